@@ -13,7 +13,7 @@ error the same way.
 from __future__ import annotations
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the root of the tree; its leaves are the errors
     """An error a user can act on: three lines, no traceback.
 
     Args:

@@ -7,11 +7,11 @@ that looks like a right one. Shapes include the batch dimension, which is 1.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA: Final = 1
 """Version of the manifest format; a reader refuses any other."""
 
 MANIFEST_NAME = "manifest.json"
@@ -26,10 +26,13 @@ DType = Literal["float32", "int8", "uint8"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all manifest parts: immutable, keyword-only, unknown fields refused."""
+    """Base of all manifest parts: immutable, keyword-only, unknown fields refused.
+
+    msgspec applies `kw_only` to the class that states it alone, so every part states it again.
+    """
 
 
-class Tensor(Record):
+class Tensor(Record, frozen=True, kw_only=True):
     """One model input or output. real = (code - zero_point) * scale when it is quantized."""
 
     name: str
@@ -39,19 +42,19 @@ class Tensor(Record):
     zero_point: int | None = None
 
 
-class Input(Tensor):
+class Input(Tensor, frozen=True, kw_only=True):
     """The image input."""
 
     layout: Literal["NHWC", "NCHW"]
 
 
-class Output(Tensor):
+class Output(Tensor, frozen=True, kw_only=True):
     """The answer: one score per label, shape (1, classes)."""
 
     kind: Literal["logits", "probabilities"]
 
 
-class Preprocess(Record):
+class Preprocess(Record, frozen=True, kw_only=True):
     """From an image file to the numbers the model was trained on, in the order applied.
 
     decode -> EXIF orientation -> colour -> resize -> centre crop -> times 1/255 -> (x - mean) / std.
@@ -69,7 +72,7 @@ class Preprocess(Record):
     std: tuple[float, ...]  # per channel, > 0
 
 
-class File(Record):
+class File(Record, frozen=True, kw_only=True):
     """A file of the bundle, bound by content."""
 
     name: str
@@ -77,7 +80,7 @@ class File(Record):
     size: Count  # bytes
 
 
-class Leftover(Record):
+class Leftover(Record, frozen=True, kw_only=True):
     """Work that the artefact does in float although int8 was asked for."""
 
     op: str  # the runtime's name of the op, such as SOFTMAX
@@ -86,7 +89,7 @@ class Leftover(Record):
     reason: str
 
 
-class TruthLabel(Record):
+class TruthLabel(Record, frozen=True, kw_only=True):
     """What the written file really is, read from the file and from the runtime that loads it."""
 
     int8_mac_share: Share  # multiply-accumulates done on int8 operands / all
@@ -102,7 +105,7 @@ class TruthLabel(Record):
     output_dtype: str
 
 
-class Accuracy(Record):
+class Accuracy(Record, frozen=True, kw_only=True):
     """Paired measurement against the float model on the same images. Rates are in 0..1."""
 
     images: Count
@@ -120,7 +123,7 @@ class Accuracy(Record):
     images_needed: Count | None  # further images for an answer; None when there is one
 
 
-class Latency(Record):
+class Latency(Record, frozen=True, kw_only=True):
     """One thread, interleaved with the float artefact of the same format on the same host."""
 
     median_ms: float
@@ -130,7 +133,7 @@ class Latency(Record):
     host: str  # the processor it was measured on: not the device
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True, kw_only=True):
     """All that a device needs to know of a bundle."""
 
     schema: Literal[1] = SCHEMA

@@ -1,0 +1,5 @@
+"""Where a trained model comes from: `load("timm:resnet18", checkpoint=Path("weights.safetensors"))`."""
+
+from shrink.models.loading import Model, load
+
+__all__ = ["Model", "load"]

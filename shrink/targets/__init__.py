@@ -1,0 +1,51 @@
+"""What a target can do: one data file each, read into `Target`."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from shrink.errors import RecipeError, nearest
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A format, a precision and the runtime that will execute it."""
+
+    name: str
+    summary: str
+    format: Literal["tflite", "onnx"]
+    precision: Literal["int8", "fp32"]
+    engine: str  # device_runner engine that verifies it
+    float_twin: str  # the target that its size and latency are compared with
+    layout: Literal["NHWC", "NCHW"]  # of the image input
+    activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
+    lower: tuple[str, ...] = ()  # rewrites of shrink.graph.lower, in order
+    compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
+    follow: tuple[str, ...] = ()  # ATen ops run in int8 between others that are
+    view: tuple[str, ...] = ()  # ATen ops that only move 8-bit codes
+    same: tuple[str, ...] = ()  # follow ops whose output must keep the scale of their input
+    clamp: tuple[str, ...] = ()  # activations that a runtime fuses into the op before them
+
+
+def names() -> tuple[str, ...]:
+    """Names of all targets, sorted."""
+    files = resources.files(__package__).iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml") and f.name[0] != "_"))
+
+
+def load(name: str) -> Target:
+    """Read a target.
+
+    Raises:
+        RecipeError: there is no target of that name.
+    """
+    if name not in names():
+        raise RecipeError(f"unknown target {name!r}", nearest(name, names()), "run `shrink targets` for the list")
+    folder = resources.files(__package__)
+    data = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
+    if base := data.pop("runtime", None):
+        data |= tomllib.loads((folder / f"_{base}.toml").read_text(encoding="utf-8"))
+    return msgspec.convert(data | {"name": name}, type=Target, strict=True)

@@ -1,0 +1,7 @@
+"""`python -m device_runner`."""
+
+import sys
+
+from device_runner.cli import main
+
+sys.exit(main())

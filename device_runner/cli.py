@@ -1,0 +1,79 @@
+"""The command line: parse, call one command, report. Answers go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+
+from device_runner import __version__
+from device_runner.errors import Problem
+
+INTERRUPTED = 130
+EPILOG = "exit code: 0 all good, 1 something failed (stderr says what, why and how to fix it), 2 wrong usage"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    from device_runner import commands  # numpy and Pillow: not needed for --help
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
+    try:
+        code: int = getattr(commands, arguments.command)(arguments, sys.stdout, sys.stderr)
+        sys.stdout.flush()
+    except Problem as problem:
+        sys.stderr.write(f"error: {commands.printable_lines(str(problem))}\n")
+        return problem.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing may be flushed to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options; each command is the function of that name in `commands`."""
+    parser = argparse.ArgumentParser("device_runner", description="Serve a shrink bundle on a device.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    verify = commands.add_parser("verify", help="check that a bundle is whole; nothing of it is run")
+    selftest = commands.add_parser("selftest", help="verify, then replay the golden images on this device")
+    classify = commands.add_parser("classify", help="verify, selftest, then name what is in images")
+    for command in (verify, selftest, classify):
+        command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a directory, or a zip of stored files")
+    for command in (selftest, classify):
+        command.add_argument("--engine", metavar="NAME", help="litert, tflite_runtime or onnxruntime; else the first")
+        command.add_argument("--threads", type=positive, default=1, metavar="N", help="for the engine (default 1)")
+    _add_classify_options(classify)
+    return parser
+
+
+def _add_classify_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("images", type=Path, nargs="+", metavar="IMAGE|DIR", help="JPEG, PNG or BMP files, or folders of them")
+    add("--top", type=positive, default=3, metavar="K", help="answers per image (default 3)")
+    add("--json", action="store_true", help="one JSON object per image and line")
+    add("--review-below", type=share, default=0.6, metavar="P", help="mark less confident images (default 0.6)")
+    add("--no-selftest", action="store_true", help="start without replaying the golden images")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number in 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0..1")
+    return value

@@ -1,0 +1,60 @@
+"""Small verbs on a graph: read a constant, add one, replace a node, emit a call."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+
+def is_constant(node: object) -> bool:
+    """Whether `node` reads a weight or constant of the module."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def constant(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor behind a `get_attr` node, detached."""
+    owner, _, leaf = str(node.target).rpartition(".")
+    value = getattr(graph_module.get_submodule(owner), leaf)
+    assert isinstance(value, Tensor), node
+    return value.detach()
+
+
+def add_constant(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    """Register `value` as a buffer under a free name near `name` and read it at the insertion point."""
+    base = re.sub(r"\W", "_", name)
+    free = base
+    number = 0
+    while hasattr(graph_module, free):
+        number += 1
+        free = f"{base}_{number}"
+    graph_module.register_buffer(free, value.detach())
+    node = graph_module.graph.get_attr(free)
+    node.meta.update(shape=tuple(value.shape), dtype=value.dtype)
+    return node
+
+
+def replace(node: fx.Node, by: fx.Node) -> None:
+    """Let every user of `node` read `by`, and erase `node`."""
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+
+
+def call(at: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """Insert a call before `at`, marked as coming from the same layer."""
+    with at.graph.inserting_before(at):
+        node = at.graph.call_function(target, args)
+    node.meta.update(layer=at.meta.get("layer", ""))
+    return node
+
+
+def scalar_like(graph_module: fx.GraphModule, at: fx.Node, name: str, value: float) -> fx.Node:
+    """A constant of one element and the rank of `at`, read before it.
+
+    Formats take tensors where PyTorch takes numbers, and converters that change the layout follow
+    a constant only when its rank is that of the other operand.
+    """
+    with at.graph.inserting_before(at):
+        return add_constant(graph_module, name, torch.full((1,) * len(at.meta["shape"]), value))

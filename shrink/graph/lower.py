@@ -1,0 +1,136 @@
+"""Rewrites of ops into ones that a runtime computes in int8, each exact in float.
+
+One row per ATen op: the function emits the replacement before the node and returns it. What is
+rewritten for a target is that target's data (`targets/*.toml`, key `lower`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import fx
+
+from shrink.graph.capture import annotate_shapes
+from shrink.graph.clean import tidy
+from shrink.graph.edit import call, replace, scalar_like
+from shrink.graph.factors import fold_factors
+from shrink.graph.shapes import annotate_shapes, input_shape
+
+aten = torch.ops.aten
+Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
+
+
+def lower(graph_module: fx.GraphModule, rules: Collection[str]) -> tuple[str, ...]:
+    """Apply the named rules in place.
+
+    Args:
+        rules: names from `RULES`.
+
+    Returns:
+        One line per rule that fired, such as "hardswish -> x * relu6(x + 3) / 6, 14 times".
+    """
+    wanted = {target: (name, rewrite) for name in rules for target, rewrite in RULES[name].items()}
+    fired: dict[str, int] = {}
+    for node in list(graph_module.graph.nodes):
+        if node.target not in wanted:
+            continue
+        name, rewrite = wanted[node.target]
+        new = rewrite(graph_module, node)
+        if new is not None:
+            replace(node, new)
+            fired[name] = fired.get(name, 0) + 1
+    lines = [f"{name}: {DESCRIPTIONS[name]}, {count} times" for name, count in fired.items()]
+    if folded := fold_factors(graph_module):
+        lines.append(f"factors: constant products moved into the next weights, {folded} times")
+    tidy(graph_module)
+    annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
+    return tuple(lines)
+
+
+def _six_times_hard_sigmoid(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    three = scalar_like(graph_module, node, f"{node.name}_three", 3.0)
+    return call(node, aten.hardtanh.default, call(node, aten.add.Tensor, node.args[0], three), 0.0, 6.0)
+
+
+def hard_sigmoid(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """relu6(x + 3) / 6: XNNPACK has no hard-sigmoid, and takes add, clamp and multiply in int8."""
+    sixth = scalar_like(graph_module, node, f"{node.name}_sixth", 1.0 / 6.0)
+    return call(node, aten.mul.Tensor, _six_times_hard_sigmoid(graph_module, node), sixth)
+
+
+def hard_swish(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """x * relu6(x + 3) / 6: XNNPACK runs HARD_SWISH in float only."""
+    sixth = scalar_like(graph_module, node, f"{node.name}_sixth", 1.0 / 6.0)
+    product = call(node, aten.mul.Tensor, node.args[0], _six_times_hard_sigmoid(graph_module, node))
+    return call(node, aten.mul.Tensor, product, sixth)
+
+
+def silu(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """x * sigmoid(x): both are int8 in XNNPACK."""
+    return call(node, aten.mul.Tensor, node.args[0], call(node, aten.sigmoid.default, node.args[0]))
+
+
+def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A global average pool is a mean over height and width; XNNPACK's AVERAGE_POOL is float only."""
+    size = node.args[1]
+    if list(size) not in ([1], [1, 1]):
+        return None
+    return call(node, aten.mean.dim, node.args[0], [2, 3], True)
+
+
+def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017; the scale goes onto q, the smaller tensor."""
+    query, key, value, *rest = node.args
+    mask = rest[0] if rest else node.kwargs.get("attn_mask")
+    causal = rest[2] if len(rest) > 2 else node.kwargs.get("is_causal", False)
+    if causal or node.kwargs.get("enable_gqa", False) or (mask is not None and mask.meta["dtype"] == torch.bool):
+        return None
+    scale = node.kwargs.get("scale") or query.meta["shape"][-1] ** -0.5
+    factor = scalar_like(graph_module, node, f"{node.name}_scale", scale)
+    scores = call(
+        node,
+        aten.matmul.default,
+        call(node, aten.mul.Tensor, query, factor),
+        call(node, aten.transpose.int, key, -2, -1),
+    )
+    if mask is not None:
+        scores = call(node, aten.add.Tensor, scores, mask)
+    return call(node, aten.matmul.default, call(node, aten.softmax.int, scores, -1), value)
+
+
+def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Write a number operand as a constant, so that it can be given codes; a division as a product."""
+    position = next((i for i, arg in enumerate(node.args[:2]) if isinstance(arg, (int, float))), None)
+    if position is None or node.kwargs or node.meta.get("dtype") is not torch.float32:
+        return None
+    number = float(node.args[position])
+    target = node.target
+    if target is aten.div.Tensor:
+        if position == 0:
+            return None
+        number, target = 1.0 / number, aten.mul.Tensor
+    args = list(node.args[:2])
+    args[position] = scalar_like(graph_module, node, f"{node.name}_number", number)
+    return call(node, target, *args)
+
+
+RULES: dict[str, dict[object, Rewrite]] = {
+    "hard_sigmoid": {aten.hardsigmoid.default: hard_sigmoid},
+    "hard_swish": {aten.hardswish.default: hard_swish},
+    "silu": {aten.silu.default: silu},
+    "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
+    "numbers": dict.fromkeys(
+        (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor
+    ),
+    "attention": {aten.scaled_dot_product_attention.default: attention},
+}
+
+DESCRIPTIONS = {
+    "hard_sigmoid": "written as relu6(x + 3) / 6",
+    "hard_swish": "written as x * relu6(x + 3) / 6",
+    "silu": "written as x * sigmoid(x)",
+    "pool_to_mean": "global average pool written as mean",
+    "numbers": "number operands written as constants, divisions as products",
+    "attention": "written as matmul, softmax, matmul",
+}

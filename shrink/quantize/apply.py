@@ -1,0 +1,84 @@
+"""Write a plan into a copy of the graph as quantize and dequantize nodes.
+
+The nodes are PyTorch's `quantized_decomposed` ops, which both converters read and which run in
+PyTorch, so the quantized graph can be judged before it is a file.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+from torch import Tensor, fx
+
+from shrink.graph.edit import add_constant, constant
+from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, weight_scales
+from shrink.quantize.plan import Plan
+
+quantized = torch.ops.quantized_decomposed
+UNSIGNED_SHIFT = 128
+
+
+def apply(graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, pack_weights: bool = False) -> fx.GraphModule:
+    """The quantized graph of `plan`; `graph_module` is left as it is.
+
+    Args:
+        graph_module: the lowered float graph the plan was made for.
+        plan: what to quantize.
+        unsigned: hold activations as uint8 codes, 128 higher; exact, and what ONNX Runtime likes on x86.
+        pack_weights: keep weights as int8 constants instead of quantizing float ones in the graph.
+    """
+    result = copy.deepcopy(graph_module)
+    nodes = {node.name: node for node in result.graph.nodes}
+    for name, codes in plan.codes.items():
+        _hold(nodes[name], codes, plan, unsigned)
+    for name in sorted(plan.scheme.static | plan.scheme.dynamic):
+        node = nodes[name]
+        if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+            _quantize_weight(result, node, pack_weights)
+    result.graph.lint()
+    result.recompile()
+    return result
+
+
+def _hold(node: fx.Node, codes: Affine, plan: Plan, unsigned: bool) -> None:
+    """Quantize and dequantize the output of `node` for the users that compute on codes.
+
+    Where the node itself computes on codes its value exists in no other form, so all users read it.
+    """
+    readers = [user for user in node.users if node.name in plan.scheme.static or user.name in plan.scheme.static]
+    shift = UNSIGNED_SHIFT if unsigned else 0
+    args = (codes.scale, codes.zero_point + shift, LOW + shift, HIGH + shift, torch.uint8 if unsigned else torch.int8)
+    with node.graph.inserting_after(node):
+        to_codes = node.graph.call_function(quantized.quantize_per_tensor.default, (node, *args))
+    with node.graph.inserting_after(to_codes):
+        back = node.graph.call_function(quantized.dequantize_per_tensor.default, (to_codes, *args))
+    for new in (to_codes, back):
+        new.meta.update(layer=node.meta.get("layer", ""), shape=node.meta["shape"], dtype=torch.float32)
+    for user in readers:
+        user.replace_input_with(node, back)
+
+
+def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, pack: bool) -> None:
+    source = node.args[1]
+    assert isinstance(source, fx.Node)
+    weight = constant(graph_module, source)
+    scales = weight_scales(weight)
+    graph = graph_module.graph
+    with graph.inserting_before(node):
+        scale = add_constant(graph_module, f"{node.name}_scale", scales)
+        zero = add_constant(graph_module, f"{node.name}_zero", torch.zeros(len(scales), dtype=torch.int64))
+        grid = (scale, zero, 0, -WEIGHT_LIMIT, WEIGHT_LIMIT, torch.int8)
+        if pack:
+            codes = add_constant(graph_module, f"{node.name}_codes", weight_codes(weight, scales))
+        else:
+            codes = graph.call_function(quantized.quantize_per_channel.default, (source, *grid))
+        back = graph.call_function(quantized.dequantize_per_channel.default, (codes, *grid))
+    node.update_arg(1, back)
+
+
+def weight_codes(weight: Tensor, scales: Tensor) -> Tensor:
+    """int8 codes of a weight (O, ...) with symmetric scales (O,)."""
+    steps = weight.detach() / scales.reshape(-1, *[1] * (weight.dim() - 1))
+    return steps.round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT).to(torch.int8)

@@ -1,0 +1,77 @@
+"""What values the activations take on calibration images, in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from shrink.errors import CalibrationError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Smallest and largest value seen."""
+
+    low: float
+    high: float
+
+
+def observe(graph_module: fx.GraphModule, names: Collection[str], images: Iterable[Tensor]) -> dict[str, Range]:
+    """Run the graph on each image and keep the extremes of the named values.
+
+    Args:
+        graph_module: float graph.
+        names: nodes whose output is observed.
+        images: inputs of the graph, float32, each of the captured shape. Memory does not grow with their number.
+
+    Raises:
+        CalibrationError: a value is NaN or infinite, with the layer it first appears in.
+    """
+    watch = _Watch(graph_module, names)
+    with torch.no_grad():
+        for image in images:
+            watch.run(image)
+    return {name: Range(float(low), float(high)) for name, (low, high) in watch.seen.items()}
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, graph_module: fx.GraphModule, names: Collection[str]) -> None:
+        super().__init__(graph_module)
+        self.names = frozenset(names)
+        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n.name in self.names and isinstance(value, Tensor):
+            low, high = torch.aminmax(value)
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise CalibrationError(
+                    f"the float model gives NaN or infinity in layer {n.meta.get('layer') or n.name!r}",
+                    f"op {n.target} did so on a calibration image",
+                    "check the checkpoint and that the preprocessing is the one the model was trained with",
+                )
+            if n.name in self.seen:
+                low, high = torch.minimum(low, self.seen[n.name][0]), torch.maximum(high, self.seen[n.name][1])
+            self.seen[n.name] = (low, high)
+        return value
+
+
+def join(ranges: Mapping[str, Range], tied: Iterable[tuple[str, str]]) -> dict[str, Range]:
+    """Give tied values their common range: the runtime moves codes between them unchanged."""
+    leader = {name: name for name in ranges}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for a, b in tied:
+        leader[find(a)] = find(b)
+    groups: dict[str, list[Range]] = {}
+    for name, found in ranges.items():
+        groups.setdefault(find(name), []).append(found)
+    common = {key: Range(min(r.low for r in rs), max(r.high for r in rs)) for key, rs in groups.items()}
+    return {name: common[find(name)] for name in ranges}

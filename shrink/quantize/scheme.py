@@ -1,0 +1,139 @@
+"""Which nodes of a graph are computed in int8, and which values must be held as 8-bit codes.
+
+A region of int8 grows from ops with weights (convolution, linear) through ops the runtime also
+computes in int8, as long as what goes in is already in codes and what comes out is wanted in
+codes. An op that would only convert to int8 and back stays float: a fully quantized transformer
+is slower than float for exactly that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from shrink.graph.edit import is_constant
+from shrink.targets import Target
+
+Chooser = Callable[[fx.Node], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """Names of nodes, by what happens to them.
+
+    Attributes:
+        static: computed on 8-bit codes with ranges fixed in advance.
+        dynamic: linears with 8-bit weights whose inputs the runtime quantizes as they come; float output.
+        values: nodes whose output is held as 8-bit codes, in graph order.
+        tied: pairs of values that must share scale and zero point.
+    """
+
+    static: frozenset[str]
+    dynamic: frozenset[str]
+    values: tuple[str, ...]
+    tied: tuple[tuple[str, str], ...]
+
+
+def op_name(node: fx.Node) -> str:
+    """The ATen overload without its namespace, such as `conv2d.default`; "" for other nodes."""
+    return str(node.target).removeprefix("aten.") if node.op == "call_function" else ""
+
+
+def operands(node: fx.Node, target: Target) -> list[fx.Node]:
+    """The inputs of `node` that need codes of their own: all but the weights and bias of a compute op."""
+    inputs = [node.args[0]] if op_name(node) in target.compute else node.all_input_nodes
+    return [n for n in inputs if isinstance(n, fx.Node)]
+
+
+def activations(node: fx.Node, target: Target) -> list[fx.Node]:
+    """The operands that depend on the image."""
+    return [n for n in operands(node, target) if not is_constant(n)]
+
+
+def plan_scheme(graph: fx.Graph, target: Target, *, dynamic: Chooser, keep_float: Chooser = lambda _: False) -> Scheme:
+    """Choose the int8 regions of a lowered graph.
+
+    Args:
+        graph: clean graph with shapes and dtypes in its meta.
+        target: tables of the runtime.
+        dynamic: says of a linear at the border of an int8 region whether its input ranges are taken at run time.
+        keep_float: says of a node that it must stay float.
+    """
+    able = _available(graph, target, keep_float)
+    wanted = _wanted(graph, target, able)
+    ran_dynamic = {n for n in able if _is_linear(n) and not _inside(n, able, wanted, target) and dynamic(n)}
+    if ran_dynamic:
+        able = _available(graph, target, lambda n: keep_float(n) or n in ran_dynamic)
+        wanted = _wanted(graph, target, able)
+    static = {n for n in able if n.op == "call_function" and (op_name(n) in target.compute or wanted[n])}
+    static |= {n for n in graph.nodes if op_name(n) in target.clamp and _sole_input(n) in static}
+    values = [n for n in graph.nodes if _held(n, static, target)]
+    tied = [
+        (source.name, n.name)
+        for n in values
+        if n in static and (op_name(n) in target.same or op_name(n) in target.view)
+        for source in operands(n, target)
+        if source in values
+    ]
+    return Scheme(
+        frozenset(n.name for n in static),
+        frozenset(n.name for n in ran_dynamic),
+        tuple(n.name for n in values),
+        tuple(tied),
+    )
+
+
+def _available(graph: fx.Graph, target: Target, keep_float: Chooser) -> set[fx.Node]:
+    """Nodes that could be computed in int8: their op can, and their inputs could be codes."""
+    able: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            able.add(node)
+        elif node.op != "call_function" or keep_float(node) or node.meta.get("dtype") is not torch.float32:
+            continue
+        elif op_name(node) in target.compute:
+            if is_constant(node.args[1]):
+                able.add(node)
+        elif op_name(node) in target.follow or op_name(node) in target.view:
+            inputs = activations(node, target)
+            if inputs and all(n in able for n in inputs):
+                able.add(node)
+    return able
+
+
+def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node, bool]:
+    """Whether some op computed in int8 reads the value, directly or through others that follow."""
+    wanted: dict[fx.Node, bool] = {}
+    for node in reversed(graph.nodes):
+        wanted[node] = any(user in able and (op_name(user) in target.compute or wanted[user]) for user in node.users)
+    return wanted
+
+
+def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:
+    return wanted[node] and all(n in able and n.op != "placeholder" for n in activations(node, target))
+
+
+def _is_linear(node: fx.Node) -> bool:
+    return op_name(node) == "linear.default"
+
+
+def _sole_input(node: fx.Node) -> fx.Node | None:
+    """The input of a clamp that nothing else reads, so that the runtime fuses the two."""
+    source = node.args[0]
+    return source if isinstance(source, fx.Node) and len(source.users) == 1 else None
+
+
+def is_fused(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
+    """Whether the value of `node` never exists: its one user is a clamp that is fused into it."""
+    user = next(iter(node.users), None)
+    fusable = op_name(node) in target.compute or op_name(node) in ("add.Tensor", "sub.Tensor", "mul.Tensor")
+    return fusable and user is not None and len(node.users) == 1 and op_name(user) in target.clamp and user in static
+
+
+def _held(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
+    if node in static:
+        return not is_fused(node, static, target)
+    return any(user in static and node in operands(user, target) for user in node.users)

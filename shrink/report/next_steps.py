@@ -1,0 +1,27 @@
+"""What to type next, ready to paste."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from shrink.report.schema import Report
+from shrink.report.text import shell
+
+RUNNER = ("python", "-m", "device_runner")
+
+
+def next_steps(report: Report, out_dir: PurePath) -> list[str]:
+    """Commands in the order to try them: prove every bundle, then use the first.
+
+    Args:
+        out_dir: the directory of the report and the bundles, as the reader would type it.
+    """
+    bundles = [_path(out_dir / artifact.bundle) for artifact in report.artifacts]
+    prove = [shell((*RUNNER, "selftest", bundle)) for bundle in bundles]
+    use = [shell((*RUNNER, "classify", bundle)) + " IMAGE" for bundle in bundles[:1]]
+    return prove + use
+
+
+def _path(path: PurePath) -> str:
+    text = str(path)
+    return f"./{text}" if text.startswith("-") else text  # else it reads as an option
