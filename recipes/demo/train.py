@@ -6,7 +6,7 @@ Example: python recipes/demo/train.py cnn --epochs 12 --out recipes/demo/cnn.saf
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -223,7 +223,18 @@ def load_teacher(path: Path) -> nn.Module:
     return teacher.to(memory_format=torch.channels_last).eval()
 
 
-def check_paths(data: Path, teacher: Path | None) -> None:
+def continued(settings: Settings, start: Path) -> Settings:
+    """The same settings, but from the weights in `start`; half the rate, so that they are not thrown away."""
+
+    def factory() -> nn.Module:
+        model = settings.factory()
+        model.load_state_dict(load_file(start))
+        return model
+
+    return replace(settings, factory=factory, learning_rate=settings.learning_rate / 2)
+
+
+def check_paths(data: Path, teacher: Path | None, start: Path | None) -> None:
     """Fail early, with what is wrong, why, and the repair."""
     if not data.is_dir():
         raise fashion.DataError(
@@ -231,12 +242,13 @@ def check_paths(data: Path, teacher: Path | None) -> None:
             "  why: --data must hold the four Fashion-MNIST .gz files\n"
             "  fix: apt install dataset-fashion-mnist, or give --data another directory"
         )
-    if teacher is not None and not teacher.is_file():
-        raise fashion.DataError(
-            f"error: there is no file {teacher}\n"
-            "  why: --teacher must be a trained CNN\n"
-            f"  fix: python recipes/demo/train.py cnn --out {teacher}"
-        )
+    for option, path in (("--teacher", teacher), ("--start", start)):
+        if path is not None and not path.is_file():
+            raise fashion.DataError(
+                f"error: there is no file {path}\n"
+                f"  why: {option} must be a file written by this command\n"
+                f"  fix: train it first, with --out {path}"
+            )
 
 
 def fit(trainer: Trainer, *, epochs: int, out: Path) -> None:
@@ -258,16 +270,18 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images of each split.")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
     teacher: Annotated[Path | None, typer.Option(help="A trained CNN whose logits are learned too.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Continue from these weights, at half the rate.")] = None,
 ) -> None:
     """Train NETWORK on Fashion-MNIST, write its averaged weights to OUT, print its test top-1."""
     try:
-        check_paths(data, teacher)
+        check_paths(data, teacher, start)
         train_data, test_data = (load_split(data, split, limit) for split in ("train", "test"))
     except fashion.DataError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     model = None if teacher is None else load_teacher(teacher)
-    trainer = Trainer(SETTINGS[network], train_data, epochs=epochs, teacher=model, seed=seed)
+    settings = SETTINGS[network] if start is None else continued(SETTINGS[network], start)
+    trainer = Trainer(settings, train_data, epochs=epochs, teacher=model, seed=seed)
     fit(trainer, epochs=epochs, out=out)
     typer.echo(f"test top-1 {top1_percent(trainer.average, test_data):.2f} % of {len(test_data.labels)} images")
 

@@ -1,0 +1,1 @@
+"""Printers of one quantized graph: TFLite and ONNX, and the bundle around them."""

@@ -13,7 +13,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-INPUT_NAME, OUTPUT_NAME = "image", "scores"
+from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+
 ALIGNMENT = 16  # bytes; what the schema asks of buffers
 
 

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import fx
 
 from shrink.errors import LoweringError
-from shrink.export.flatbuffer import INPUT_NAME, OUTPUT_NAME
+from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+from shrink.graph.edit import DYNAMIC, add_constant, constant
 from shrink.graph.shapes import input_shape
 
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
-
-
-class OneTensor(nn.Module):
-    """The graph with its single output taken out of the tuple."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph_module = graph_module
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        (scores,) = self.graph_module(image)
-        return scores  # type: ignore[no-any-return]
 
 
 def to_onnx(graph_module: fx.GraphModule) -> bytes:
@@ -43,7 +33,7 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                OneTensor(graph_module).eval(), (example,), dynamo=True, opset_version=OPSET, optimize=True, verbose=False
+                with_integer_linears(graph_module), (example,), dynamo=True, opset_version=OPSET, optimize=True, verbose=False
             )
     except Exception as error:  # the exporter raises many unrelated types; this is the border
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -55,6 +45,78 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
     model = program.model_proto
     _rename(model)
     return bytes(model.SerializeToString())
+
+
+def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in which quantized linears are spelled so that ONNX Runtime fuses them.
+
+    It does so for a weight of codes (K, O) that MatMul reads straight from DequantizeLinear; the
+    transpose a PyTorch linear (O, K) would leave between the two makes it dequantize on every run.
+    """
+    result = copy.deepcopy(graph_module)
+    for node in list(result.graph.nodes):
+        spelling = dynamic_linear if node.meta.get(DYNAMIC) else static_linear
+        if not _is_integer_linear(node) or (spelling is static_linear and len(node.meta["shape"]) == 2):
+            continue  # a static linear of rank 2 becomes a Gemm, which takes (O, K)
+        codes, scales = (constant(result, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
+        with result.graph.inserting_before(node):
+            weight = add_constant(result, f"{node.name}_matrix", codes.t().contiguous())
+            scale = add_constant(result, f"{node.name}_scales", scales)
+            bias = node.args[2] if len(node.args) > 2 else None
+            new = result.graph.call_function(spelling, (node.args[0], weight, scale, bias))
+        node.replace_all_uses_with(new)
+        result.graph.erase_node(node)
+    result.graph.eliminate_dead_code()
+    result.recompile()
+    return result
+
+
+def _is_integer_linear(node: fx.Node) -> bool:
+    weight = node.args[1] if node.target is torch.ops.aten.linear.default else None
+    return isinstance(weight, fx.Node) and "dequantize_per_channel" in str(weight.target)
+
+
+def static_linear(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """MatMul of two dequantized operands; shapes as in `dynamic_linear`."""
+    zero = torch.zeros(len(scales), dtype=torch.int8)  # without it the pair is not fused
+    real = torch.onnx.ops.symbolic(
+        "DequantizeLinear",
+        (weight, scales, zero),
+        attrs={"axis": 1},
+        dtype=torch.float32,
+        shape=weight.shape,
+        version=OPSET,
+    )
+    answer = torch.matmul(x, real)
+    return answer if bias is None else answer + bias
+
+
+def dynamic_linear(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """DynamicQuantizeLinear, MatMulInteger and a product: ONNX Runtime fuses them into one kernel.
+
+    Args:
+        x: (..., K) float32.
+        weight: (K, O) int8 codes.
+        scales: (O,) of the weight.
+        bias: (O,) or None.
+    """
+    codes, scale, zero = torch.onnx.ops.symbolic_multi_out(
+        "DynamicQuantizeLinear",
+        (x,),
+        dtypes=(torch.uint8, torch.float32, torch.uint8),
+        shapes=(x.shape, (), ()),
+        version=OPSET,
+    )
+    shape = (*x.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, zero), dtype=torch.int32, shape=shape, version=OPSET
+    )
+    answer = product.to(torch.float32) * (scale * scales)
+    return answer if bias is None else answer + bias
 
 
 def _rename(model: onnx.ModelProto) -> None:

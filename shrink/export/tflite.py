@@ -24,8 +24,8 @@ class ChannelsLast(nn.Module):
         self.graph_module = graph_module
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        (scores,) = self.graph_module(image.permute(0, 3, 1, 2))
-        return scores  # type: ignore[no-any-return]
+        scores: torch.Tensor = self.graph_module(image.permute(0, 3, 1, 2))
+        return scores
 
 
 def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import fx, nn
+from torch.fx.graph import CodeGen
 
 from shrink.errors import CaptureError
 from shrink.graph.clean import clean
@@ -39,20 +40,29 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
         raise _explain(error) from error
     unlifted = program.module(check_guards=False)
     graph_module = fx.GraphModule(unlifted, unlifted.graph).eval()  # an ordinary module: it may be copied and called
+    _plain_call(graph_module)
     for node in graph_module.graph.nodes:
         node.meta["layer"] = layer_of(node)
     clean(graph_module)
     annotate_shapes(graph_module, example)
-    outputs = graph_module.graph.output_node().args[0]
-    if isinstance(outputs, fx.Node):
-        graph_module.graph.output_node().args = ((outputs,),)
-    elif len(outputs) != 1:
+    return graph_module
+
+
+def _plain_call(graph_module: fx.GraphModule) -> None:
+    """Let the graph take one tensor and return one, without torch.export's packing of arguments."""
+    graph = graph_module.graph
+    graph.set_codegen(CodeGen())
+    outputs = graph.output_node().args[0]
+    images = [node for node in graph.nodes if node.op == "placeholder"]
+    if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
+        graph.output_node().args = tuple(outputs)
+    if not isinstance(graph.output_node().args[0], fx.Node) or len(images) != 1:
         raise CaptureError(
-            f"the model gives {len(outputs)} outputs",
-            "a classifier with one tensor of scores, shape (1, classes), is expected",
+            f"the model takes {len(images)} inputs and gives {len(tuple(outputs))} outputs",
+            "a classifier takes one image and gives one tensor of scores, shape (1, classes)",
             "wrap the model in a module whose forward returns the logits only",
         )
-    return graph_module
+    graph_module.recompile()
 
 
 def layer_of(node: fx.Node) -> str:

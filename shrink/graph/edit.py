@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+DYNAMIC = "dynamic"
+"""Key in a linear's meta: its input is quantized at run time. Printers and the simulation read it."""
+
 
 def is_constant(node: object) -> bool:
     """Whether `node` reads a weight or constant of the module."""

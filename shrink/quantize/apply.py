@@ -12,7 +12,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 from torch import Tensor, fx
 
-from shrink.graph.edit import add_constant, constant
+from shrink.graph.edit import DYNAMIC, add_constant, constant
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, weight_scales
 from shrink.quantize.plan import Plan
 
@@ -37,6 +37,8 @@ def apply(graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, p
         node = nodes[name]
         if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
             _quantize_weight(result, node, pack_weights)
+        if name in plan.scheme.dynamic:
+            node.meta[DYNAMIC] = True
     result.graph.lint()
     result.recompile()
     return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -19,22 +21,44 @@ class Range:
     high: float
 
 
-def observe(graph_module: fx.GraphModule, names: Collection[str], images: Iterable[Tensor]) -> dict[str, Range]:
+def observe(
+    graph_module: fx.GraphModule, names: Collection[str], images: Iterable[Tensor], *, workers: int = 1
+) -> dict[str, Range]:
     """Run the graph on each image and keep the extremes of the named values.
 
     Args:
         graph_module: float graph.
         names: nodes whose output is observed.
         images: inputs of the graph, float32, each of the captured shape. Memory does not grow with their number.
+        workers: images run side by side. The result does not depend on it.
 
     Raises:
         CalibrationError: a value is NaN or infinite, with the layer it first appears in.
     """
-    watch = _Watch(graph_module, names)
-    with torch.no_grad():
-        for image in images:
-            watch.run(image)
-    return {name: Range(float(low), float(high)) for name, (low, high) in watch.seen.items()}
+    shared = _Shared(images)
+    watches = [_Watch(graph_module, names) for _ in range(workers)]
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(watch.run_all, shared) for watch in watches]:
+            done.result()
+    seen = [watch.seen for watch in watches]
+    return {
+        name: Range(
+            min(float(found[name][0]) for found in seen if name in found),
+            max(float(found[name][1]) for found in seen if name in found),
+        )
+        for name in names
+    }
+
+
+class _Shared(Iterator[Tensor]):
+    """One iterator for several threads."""
+
+    def __init__(self, items: Iterable[Tensor]) -> None:
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __next__(self) -> Tensor:
+        with self._lock:
+            return next(self._items)
 
 
 class _Watch(fx.Interpreter):
@@ -42,6 +66,11 @@ class _Watch(fx.Interpreter):
         super().__init__(graph_module)
         self.names = frozenset(names)
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def run_all(self, images: Iterable[Tensor]) -> None:
+        with torch.no_grad():  # the mode belongs to the thread
+            for image in images:
+                self.run(image)
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)

@@ -53,18 +53,19 @@ def activations(node: fx.Node, target: Target) -> list[fx.Node]:
     return [n for n in operands(node, target) if not is_constant(n)]
 
 
-def plan_scheme(graph: fx.Graph, target: Target, *, dynamic: Chooser, keep_float: Chooser = lambda _: False) -> Scheme:
+def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Chooser = lambda _: False) -> Scheme:
     """Choose the int8 regions of a lowered graph.
 
     Args:
         graph: clean graph with shapes and dtypes in its meta.
         target: tables of the runtime.
-        dynamic: says of a linear at the border of an int8 region whether its input ranges are taken at run time.
+        border: "static" or "dynamic": input ranges of the linears that read or feed float ops.
         keep_float: says of a node that it must stay float.
     """
+    dynamic = border == "dynamic"
     able = _available(graph, target, keep_float)
     wanted = _wanted(graph, target, able)
-    ran_dynamic = {n for n in able if _is_linear(n) and not _inside(n, able, wanted, target) and dynamic(n)}
+    ran_dynamic = {n for n in able if dynamic and _is_linear(n) and not _inside(n, able, wanted, target)}
     if ran_dynamic:
         able = _available(graph, target, lambda n: keep_float(n) or n in ran_dynamic)
         wanted = _wanted(graph, target, able)
@@ -135,5 +136,6 @@ def is_fused(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
 
 def _held(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
     if node in static:
-        return not is_fused(node, static, target)
+        answers_in_float = target.float_output and _is_linear(node) and not any(user in static for user in node.users)
+        return not (answers_in_float or is_fused(node, static, target))
     return any(user in static and node in operands(user, target) for user in node.users)

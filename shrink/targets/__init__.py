@@ -22,6 +22,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     float_twin: str  # the target that its size and latency are compared with
     layout: Literal["NHWC", "NCHW"]  # of the image input
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
+    borders: tuple[Literal["static", "dynamic"], ...] = ()  # how linears next to float ops may take their input ranges
+    float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
+    dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
     lower: tuple[str, ...] = ()  # rewrites of shrink.graph.lower, in order
     compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
     follow: tuple[str, ...] = ()  # ATen ops run in int8 between others that are

@@ -184,6 +184,17 @@ def external_in_a_branch(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("If", ["cond"], ["w"], then_branch=branch, else_branch=branch))
 
 
+def external_in_a_list_of_graphs(model: onnx.ModelProto) -> None:
+    inner = TensorProto(name="c", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    graph = helper.make_graph([], "inner", [], [], [inner])
+    model.graph.node[0].attribute.append(helper.make_attribute("graphs", [graph]))
+
+
+def external_in_a_list_of_tensors(model: onnx.ModelProto) -> None:
+    inner = TensorProto(name="c", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    model.graph.node[0].attribute.append(helper.make_attribute("tensors", [inner]))
+
+
 def external_in_a_function(model: onnx.ModelProto) -> None:
     inner = TensorProto(name="c", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
     node = helper.make_node("Constant", [], ["v"], value=inner)
@@ -195,9 +206,17 @@ def external_sparse(model: onnx.ModelProto) -> None:
     values.external_data.add(key="location", value="weights.bin")
 
 
-@pytest.mark.parametrize(
-    "change", [external_initializer, external_in_a_branch, external_in_a_function, external_sparse]
+EXTERNAL = (
+    external_initializer,
+    external_in_a_branch,
+    external_in_a_list_of_graphs,
+    external_in_a_list_of_tensors,
+    external_in_a_function,
+    external_sparse,
 )
+
+
+@pytest.mark.parametrize("change", EXTERNAL)
 def test_onnx_with_weights_in_other_files_is_refused(change: Callable[[onnx.ModelProto], None]):
     with pytest.raises(EngineError, match="external data"):
         open_engine(onnx_with(change), "onnx")

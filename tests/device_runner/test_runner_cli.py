@@ -94,6 +94,12 @@ def test_review_below_a_threshold(threshold: int, marked: bool, capsys, bundle_p
     assert (": review: " in run(capsys, *arguments)[1]) is marked
 
 
+def test_what_holds_unless_told():
+    parsed = cli.build_parser().parse_args(["classify", "bundle", "image"])
+    assert (parsed.top, parsed.review_below, parsed.threads, parsed.engine) == (3, 0.6, 1, None)
+    assert not parsed.json and not parsed.no_selftest
+
+
 def test_a_bad_image_is_reported_and_the_run_goes_on(capsys, bundle_path: Path, images: Path):
     (images / "1.jpg").write_bytes(photo(1)[:-300])
     code, out, err = run(capsys, "classify", bundle_path, images, images / "none.jpg", "--json")

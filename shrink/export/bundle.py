@@ -1,0 +1,57 @@
+"""Write a bundle: all that a device needs, in one directory (DESIGN of the manifest: device_runner)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from device_runner.contract import GOLDEN_NAME, LABELS_NAME, check
+from device_runner.manifest import MANIFEST_NAME, File, Input, Manifest, Output, dump
+from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+from shrink.targets import Target
+
+
+def float_input(target: Target, input_shape: tuple[int, ...]) -> Input:
+    """The image input of a target that takes floats; `input_shape` is (1, C, H, W)."""
+    batch, channels, height, width = input_shape
+    shapes = {"NHWC": (batch, height, width, channels), "NCHW": (batch, channels, height, width)}
+    return Input(name=INPUT_NAME, shape=shapes[target.layout], dtype="float32", layout=target.layout)
+
+
+def float_output(classes: int) -> Output:
+    """Scores as floats, before softmax."""
+    return Output(name=OUTPUT_NAME, shape=(1, classes), dtype="float32", kind="logits")
+
+
+def write_bundle(folder: Path, manifest: Manifest, model: bytes, golden: bytes) -> None:
+    """Write the files of a bundle and a manifest that binds them by size and sha256.
+
+    Args:
+        folder: existing directory to write into.
+        manifest: everything but `files`, which is filled in here.
+        model: the model file.
+        golden: golden.npz.
+    """
+    contents = {
+        manifest.model: model,
+        LABELS_NAME: "".join(f"{label}\n" for label in manifest.labels).encode(),
+        GOLDEN_NAME: golden,
+    }
+    files = tuple(
+        File(name=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in contents.items()
+    )
+    complete = msgspec.structs.replace(manifest, files=files)
+    check(complete)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    (folder / MANIFEST_NAME).write_bytes(dump(complete))
+
+
+def one_line_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels as a device may print them: one line each, no control characters, at most 128 bytes."""
+    clean = ("".join(c if c.isprintable() else " " for c in label).strip() or "unnamed" for label in labels)
+    return tuple(label.encode()[:128].decode(errors="ignore") for label in clean)
+
+

@@ -1,0 +1,71 @@
+"""What the float model and every artefact answer to the same images, in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runner.engines.base import Engine
+from device_runner.manifest import Input, Output
+from device_runner.postprocess import scores
+from device_runner.preprocess import encode
+
+Floats = NDArray[np.float32]
+Reference = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An artefact loaded in its real runtime."""
+
+    engine: Engine
+    input: Input
+    output: Output
+
+    def run(self, x: Floats) -> Floats:
+        """Scores (b, classes) of images (b, C, H, W), one inference each."""
+        images = x.transpose(0, 2, 3, 1)
+        return np.stack([scores(self.engine.run(encode(image, self.input)), self.output) for image in images])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Scores of n images, rows in the same order everywhere."""
+
+    labels: NDArray[np.int64]  # (n,)
+    indices: NDArray[np.int64]  # (n,): which images of the set
+    reference: Floats  # (n, classes) of the float model
+    candidates: Mapping[str, Floats]  # target -> (n, classes)
+
+
+def collect(batches: Iterable[Any], reference: Reference, candidates: Mapping[str, Candidate]) -> Answers:
+    """Run everything on every batch; images are decoded once and dropped.
+
+    Args:
+        batches: of `shrink.data.stream`, labelled.
+        reference: the float model, (b, C, H, W) -> (b, classes).
+        candidates: target -> loaded artefact. They run side by side, each in a thread of its own.
+    """
+    rows: dict[str, list[Floats]] = {name: [] for name in candidates}
+    wanted, labels, indices = [], [], []
+    with ThreadPoolExecutor(max(len(candidates), 1)) as pool:
+        for batch in batches:
+            running = {name: pool.submit(candidate.run, batch.x) for name, candidate in candidates.items()}
+            wanted.append(reference(batch.x))
+            labels.append(batch.labels)
+            indices.append(batch.indices)
+            for name, future in running.items():
+                rows[name].append(future.result())
+    return Answers(
+        np.concatenate(labels), np.concatenate(indices), np.concatenate(wanted), {n: np.concatenate(r) for n, r in rows.items()}
+    )
+
+
+def relative_error(given: Floats, wanted: Floats) -> float:
+    """Largest difference of any score over the largest score of the reference."""
+    return float(np.abs(given - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
