@@ -22,14 +22,14 @@ install: $(INSTALLED)  ## make .venv and install shrink in it, with the versions
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: this is Python " + sys.version.split()[0] + "\n  why: 3.11 or newer is needed\n  fix: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]' $(PIP_ARGS)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' $(PIP_ARGS)
 	$(BIN)/python -m pip check
 	@touch $@
 
 demo: $(INSTALLED)  ## export the demo CNN and ViT to int8, verify them, classify a few images
 	$(BIN)/shrink export --recipe recipes/fashion_cnn.toml --out $(DEMO)/cnn --force
 	$(BIN)/shrink export --recipe recipes/fashion_vit.toml --out $(DEMO)/vit --force
-	$(BIN)/shrink data unpack fashion-mnist $(DEMO)/images > $(DEMO)/images.txt
+	$(BIN)/shrink data unpack fashion-mnist $(DEMO)/images --count 10 > /dev/null
 	$(BIN)/python -m device_runner classify $(DEMO)/cnn/tflite-int8 $(DEMO)/images
 	$(BIN)/python -m device_runner classify $(DEMO)/vit/onnx-int8 $(DEMO)/images
 	@echo
@@ -49,8 +49,12 @@ docs: $(INSTALLED)  ## write docs/cli.md anew from the command line's own help
 golden: $(INSTALLED)  ## write the golden reports of the tests anew
 	$(BIN)/python tests/report/report_golden.py
 
-bench: $(INSTALLED)  ## run the long measurements
-	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
+bench: $(INSTALLED)  ## run the long measurements; hours
+	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.export_cost
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.zoo
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove .venv, caches and everything in out/
 	rm -rf $(VENV) out build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -2,89 +2,152 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
+import re
+import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shrink.errors import Problem, RequestError
+import shrink
+from shrink.errors import Problem, RequestError, nearest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-targets_app = typer.Typer(no_args_is_help=True, help="What can be exported to.", rich_markup_mode=None)
+targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported to.", rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.", rich_markup_mode=None)
-app.add_typer(targets_app, name="targets")
-app.add_typer(data_app, name="data")
 
 EXIT_VERDICT = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shrink {shrink.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     """Makes a trained image model small for a device, and proves what that cost.
 
-    Exit codes: 0 done and passed, 1 a stage failed, 2 the request cannot be met, 3 the verdict is not "pass".
+    \b
+    Exit codes:
+      0    done, and every verdict is "pass"
+      1    a step failed; nothing was written
+      2    the request cannot be met as it is; nothing was written
+      3    a verdict is "fail" or "not enough images"; the report says which
+      130  interrupted; nothing was written
     """
 
 
-@app.command()
+@app.command(short_help="Make verified bundles of a trained model.")
 def export(
     model: Annotated[
         str | None,
-        typer.Argument(help="torchvision:NAME, timm:NAME, FILE.py:factory or package.module:factory, ?key=value for arguments."),
+        typer.Argument(
+            metavar="MODEL",
+            help="torchvision:NAME, timm:NAME, FILE.py:factory or package.module:factory; arguments as ?key=value.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="An image folder, a CSV of path,label, an .npz, or a built-in name.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Labelled images: a folder with one sub-folder per class, also below train/ and val/; a CSV of "
+            "path,label; an .npz; or fashion-mnist.",
+        ),
     ] = None,
-    target: Annotated[list[str] | None, typer.Option(help="May be given more than once; see `shrink targets list`.")] = None,
-    out: Annotated[Path, typer.Option(help="Directory to make: one bundle per target, report.json, report.md.")] = Path("out"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors, or a state dict.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to export to; may be given more than once. [default: tflite-int8 and onnx-int8]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory to make: one bundle per target, report.json, report.md.")
+    ] = Path("out"),
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trained weights: safetensors, or a state dict of torch.save.")
+    ] = None,
     calibrate: Annotated[
-        str | None, typer.Option(help="Number of images that set the int8 ranges, or a folder or CSV of them.")
+        str | None,
+        typer.Option(
+            metavar="COUNT|DATA",
+            help="How many images set the int8 ranges, or a folder or CSV of them. [default: 256]",
+            show_default=False,
+        ),
     ] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Points of top-1 that may be lost.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="TOML file that says all this; flags win.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
-    keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Write bundles whose verdict is fail, too.")] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file that says all of the above but --out; flags win.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out if it is an earlier export.")] = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help='Write the bundle of a target whose verdict is "fail", too.')
+    ] = False,
 ) -> None:
     """Export MODEL to verified bundles, and say what that cost and brought.
 
-    Example: shrink export timm:mobilenetv3_large_100?pretrained=true --data photos/ --target tflite-int8
+    \b
+    Exit codes:
+      0  every verdict is "pass"
+      3  a verdict is "not enough images": all bundles are written;
+         or "fail": the report is, that bundle only with --keep-failed
+    For any other code nothing is written; see `shrink --help`.
+
+    \b
+    Examples:
+      shrink export 'timm:resnet18?pretrained=true' --data photos/
+      shrink export models.py:make --checkpoint weights.safetensors --data photos/ --target tflite-int8
+      shrink export --recipe recipes/fashion_cnn.toml --out out/cnn
     """
-    from shrink import pipeline, recipe as recipes
+    from shrink import pipeline
+    from shrink import recipe as recipes
     from shrink.progress import progress_on
-    from shrink.quiet import stderr_aside
+    from shrink.quiet import chatter_aside
     from shrink.report import terminal
 
     flags = {
         "model": model,
         "data": data,
         "targets": target,
-        "checkpoint": str(checkpoint) if checkpoint else None,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
         "calibrate": calibrate,
         "max_drop": max_drop,
     }
-    with stderr_aside() as (terminal_stream, log), _points_to(log):
+    asked = recipes.combine(recipe, flags)
+    with chatter_aside() as stream:
         report = pipeline.export(
-            recipes.combine(recipe, flags),
+            asked,
             out,
             force=force,
             keep_failed=keep_failed,
             command=["shrink", *sys.argv[1:]],
-            progress=progress_on(terminal_stream, stages=pipeline.STAGES),
+            progress=progress_on(stream, stages=pipeline.STAGES),
         )
-    terminal.show(report, _console(), out)
+    terminal.show(report, _console(), out, python=_python())
     if report.verdict != "pass":
         raise typer.Exit(EXIT_VERDICT)
 
 
-@app.command()
+@app.command(short_help="Say what a model file really is.")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .tflite or .onnx file, ours or not.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite or .onnx file, ours or not.")],
     require: Annotated[
-        str | None, typer.Option(help="Such as int8=0.95: exit 3 unless that share of MACs is int8.")
+        str | None,
+        typer.Option(metavar="int8=SHARE", help="Exit 3 unless that share of MACs is int8, such as int8=0.95."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -98,10 +161,13 @@ def inspect(
 
     needed = _required(require)
     found = guard.inspect_untrusted(file)
-    typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode() if json else render.text(found))
+    _say(msgspec.json.format(msgspec.json.encode(found)).decode() if json else render.text(found))
     if needed is not None and found.truth.int8_mac_share < needed:
         typer.echo(f"int8 share {found.truth.int8_mac_share:.3f} is below the required {needed:g}", err=True)
         raise typer.Exit(EXIT_VERDICT)
+
+
+app.add_typer(targets_app, name="targets")
 
 
 @targets_app.command("list")
@@ -110,25 +176,31 @@ def targets_list() -> None:
     from shrink import targets
 
     for name in targets.names():
-        typer.echo(f"{name:16} {targets.load(name).summary}")
+        _say(f"{name:16} {targets.load(name).summary}")
 
 
-@targets_app.command("show")
-def targets_show(name: Annotated[str, typer.Argument(help="A target, such as tflite-int8.")]) -> None:
-    """Show what the target's runtime computes in int8 and what is rewritten for it."""
+@targets_app.command("show", short_help="Show what a target computes in int8.")
+def targets_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A target, such as tflite-int8.")]) -> None:
+    """Show what the target's runtime computes in int8, and what is rewritten for it.
+
+    Example: shrink targets show tflite-int8
+    """
     import msgspec
 
     from shrink import targets
 
     for key, value in msgspec.to_builtins(targets.load(name)).items():
-        typer.echo(f"{key:16} {', '.join(value) if isinstance(value, (list, tuple)) else value}")
+        _say(f"{key:16} {', '.join(value) if isinstance(value, (list, tuple)) else value}")
+
+
+app.add_typer(data_app, name="data")
 
 
 @data_app.command("unpack")
 def data_unpack(
-    data: Annotated[str, typer.Argument(help="Data as for `shrink export`.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the images.")],
-    count: Annotated[int, typer.Option(help="How many evaluation images.")] = 8,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Data as for `shrink export`.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the images.")],
+    count: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many evaluation images.")] = 8,
 ) -> None:
     """Write a few evaluation images as files, to try a bundle on.
 
@@ -137,29 +209,90 @@ def data_unpack(
     from shrink.data.unpack import unpack
 
     for path in unpack(data, out, count):
-        typer.echo(str(path))
+        _say(str(path))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: every Problem becomes three lines on stderr and its exit code."""
+    """Entry point: every Problem becomes three lines on stderr and its exit code; a bug keeps its traceback."""
+    _open_standard_files()
     try:
-        app(args=argv)
+        code = app(args=argv, prog_name="shrink", standalone_mode=False)
+    except typer.TyperException as error:
+        code = _misused(error)
     except Problem as problem:
         typer.echo("\n".join([f"error: {problem}", *getattr(problem, "__notes__", [])]), err=True)
-        raise SystemExit(problem.exit_code) from None
+        code = problem.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    raise SystemExit(code)
 
 
-@contextlib.contextmanager
-def _points_to(log: Path) -> Iterator[None]:
-    """Tell where the converters' own messages are when a stage fails; a wrong request needs none."""
+def _misused(error: typer.TyperException) -> int:
+    """A command line that cannot be read, in the same three lines; a bare command shows its help instead."""
+    context: Any = getattr(error, "ctx", None)
+    path = context.command_path if context else "shrink"
+    text = str(getattr(error, "format_message", error.__str__)()).strip()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(text, err=True)
+        return RequestError.exit_code
+    unknown = re.fullmatch(r"No such (option:|command) '?([^' ]+)'?.*", text, re.DOTALL)
+    if unknown:
+        what, why = f"there is no {unknown[1].rstrip(':')} {unknown[2]!r}", f"`{path}` does not have it"
+        fix = nearest(unknown[2], _names(context.command, unknown[1])) if context else f"see `{path} --help`"
+    else:
+        what, why, fix = text[:1].lower() + text[1:], f"`{path}` cannot be run so", f"see `{path} --help`"
+    typer.echo(f"error: {RequestError(what, why, fix)}", err=True)
+    return RequestError.exit_code
+
+
+def _names(command: Any, kind: str) -> list[str]:
+    """The options or the commands below a command."""
+    if kind == "command":
+        return list(command.commands)
+    return ["--help", *(name for parameter in command.params for name in parameter.opts if name.startswith("-"))]
+
+
+def _open_standard_files() -> None:
+    """Where a shell closed stdin, stdout or stderr, the next file to be opened would take its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _say(text: str) -> None:
+    """A result, on stdout; whoever reads it may stop early."""
     try:
-        yield
-    except RequestError:
-        log.unlink(missing_ok=True)
-        raise
-    except Exception as error:
-        error.add_note(f"  log: {log}")
-        raise
+        typer.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+
+
+def _drop_stdout() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _drop_stdout()  # the exit code stays the verdict's
+
+    return Results()
+
+
+def _python() -> str:
+    """How this Python is called from the shell."""
+    found = shutil.which("python")
+    return "python" if found and Path(found).absolute() == Path(sys.executable).absolute() else sys.executable
 
 
 def _required(text: str | None) -> float | None:
@@ -173,12 +306,6 @@ def _required(text: str | None) -> float | None:
     if key != "int8" or not 0 <= share <= 1:
         raise RequestError(f"--require {text!r} is not understood", "it names a share of MACs", "use int8=0.95")
     return share
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +12,31 @@ from typing import Any
 import msgspec
 
 from device_runner.manifest import Preprocess
+from shrink.data.sources import BUILTIN
 from shrink.errors import RecipeError, nearest
 
-PATH_KEYS = ("checkpoint",)
-"""Keys whose value is a path; in a file it is relative to that file."""
+EXAMPLES: Mapping[str, tuple[str, str]] = {
+    "model": ("text that names one", 'model = "timm:resnet18"'),
+    "data": ("text that names it", 'data = "photos/"'),
+    "targets": ("a list of names", 'targets = ["tflite-int8", "onnx-int8"]'),
+    "checkpoint": ("the path of a file", 'checkpoint = "weights.safetensors"'),
+    "calibrate": ("a number of images, or a folder or CSV of them", "calibrate = 256"),
+    "max_drop": ("a number of points of top-1", "max_drop = 1.0"),
+    "seed": ("a whole number of at least 0", "seed = 0"),
+    "preprocess": ("a table", "[preprocess]"),
+    "preprocess.color": ("RGB, BGR or L", 'color = "RGB"'),
+    "preprocess.exif": ("true or false", "exif = true"),
+    "preprocess.resize": ("shorter or exact", 'resize = "shorter"'),
+    "preprocess.size": ("height and width in pixels", "size = [256, 256]"),
+    "preprocess.filter": ("nearest, box, bilinear, hamming, bicubic or lanczos", 'filter = "bilinear"'),
+    "preprocess.crop": ("height and width in pixels", "crop = [224, 224]"),
+    "preprocess.mean": ("a number per channel, of pixels in 0 to 1", "mean = [0.485, 0.456, 0.406]"),
+    "preprocess.std": ("a number per channel, of pixels in 0 to 1", "std = [0.229, 0.224, 0.225]"),
+}
+"""Key -> what it takes, and how it is written in a recipe."""
+
+OPTIONAL = ("preprocess.crop",)
+"""Keys of `preprocess` that may be left out: TOML has no word for "none"."""
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,21 +51,26 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ("tflite-int8", "onnx-int8")
     checkpoint: str | None = None  # safetensors, or a state dict
     calibrate: str = "256"  # a number of images, a folder or a CSV
-    max_drop: float = 1.0  # points of top-1 that may be lost, >= 0
+    max_drop: float = 1.0  # points of top-1 that may be lost, 0..100
     preprocess: Preprocess | None = None  # None: the model's own
-    seed: int = 0
+    seed: int = 0  # >= 0
 
     def __post_init__(self) -> None:
+        for key in ("model", "data", "checkpoint", "calibrate"):
+            if getattr(self, key) == "":
+                raise _wrong(key, "", "")
         if not 0 <= self.max_drop <= 100:
             raise RecipeError(
-                f"max_drop is {self.max_drop}",
+                f"max_drop is {self.max_drop:g}",
                 "it is the loss of top-1 that is allowed, in points",
                 "use a number of 0 to 100, such as 1.0",
             )
+        if self.seed < 0:
+            raise _wrong("seed", self.seed, "")
         if not self.targets:
-            raise RecipeError("targets is empty", "there is nothing to export", 'give one or more, such as "tflite-int8"')
-        if len(set(self.targets)) != len(self.targets):
-            raise RecipeError("a target is named twice", f"targets are {', '.join(self.targets)}", "name each once")
+            raise RecipeError("targets is empty", "there is nothing to export", 'give one, such as "tflite-int8"')
+        if twice := [name for name in self.targets if self.targets.count(name) > 1]:
+            raise RecipeError(f"the target {twice[0]} is named twice", "it gives one bundle", "name each target once")
 
 
 def combine(file: Path | None, flags: Mapping[str, Any]) -> ExportRecipe:
@@ -53,7 +81,7 @@ def combine(file: Path | None, flags: Mapping[str, Any]) -> ExportRecipe:
     """
     asked = dict(_read(file)) if file else {}
     asked |= {key: value for key, value in flags.items() if value is not None}
-    return parse(asked, str(file) if file else "the flags")
+    return parse(asked, str(file) if file else "the command")
 
 
 def parse(asked: Mapping[str, Any], where: str) -> ExportRecipe:
@@ -63,36 +91,76 @@ def parse(asked: Mapping[str, Any], where: str) -> ExportRecipe:
         asked: keys as in a recipe file.
         where: what to call the source in an error.
     """
-    _known(asked, ExportRecipe, where, "")
-    if isinstance(asked.get("preprocess"), Mapping):
-        _known(asked["preprocess"], Preprocess, where, "preprocess.")
-        asked = {**asked, "preprocess": {"crop": None, **asked["preprocess"]}}  # TOML has no word for "none"
-    for key in ("model", "data"):
+    _check_keys(asked, ExportRecipe, where, "")
+    for key, words in (("model", "MODEL"), ("data", "--data DATA")):
         if key not in asked:
-            raise RecipeError(f"{key} is missing", f"{where} does not say it", f"give it, see `shrink export --help`")
+            fix = f"give {words}, or a recipe with {EXAMPLES[key][1]}; see `shrink export --help`"
+            raise RecipeError(f"no {key} is given", f"{where} does not name any, and there is no default", fix)
+    content = dict(asked)
+    if type(content.get("calibrate")) is int:
+        content["calibrate"] = str(content["calibrate"])
+    if isinstance(content.get("preprocess"), Mapping):
+        content["preprocess"] = _preprocess(content["preprocess"], where)
     try:
-        return msgspec.convert(dict(asked), type=ExportRecipe, strict=True)
+        return msgspec.convert(content, type=ExportRecipe, strict=True)
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{where} has a wrong value", str(error), "see the recipes folder for examples") from error
+        raise _explain(error, content, where) from error
 
 
-def _known(asked: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
+def _preprocess(asked: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All parts are there, and the numbers are numbers."""
+    _check_keys(asked, Preprocess, where, "preprocess.")
+    for key in Preprocess.__struct_fields__:
+        name = f"preprocess.{key}"
+        if key not in asked and name not in OPTIONAL:
+            why = "each part changes the answers, so none is guessed"
+            raise RecipeError(f"{name} is missing in {where}", why, f"add {EXAMPLES[name][1]}, as in training")
+    for key in ("mean", "std"):
+        values = asked[key] if isinstance(asked[key], list) else []
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            raise _wrong(f"preprocess.{key}", values, where)
+    return {"crop": None, **asked}
+
+
+def _check_keys(asked: Mapping[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
     fields = kind.__struct_fields__
     for key in asked:
         if key not in fields:
             raise RecipeError(f"unknown key {prefix + key!r} in {where}", "no step reads it", nearest(key, fields))
 
 
+def _explain(error: msgspec.ValidationError, content: Mapping[str, Any], where: str) -> RecipeError:
+    """msgspec names the place as `$.preprocess.size[0]`."""
+    found = re.search(r"\$\.([a-z_.]+)", str(error))
+    key = found[1] if found else ""
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return _wrong(key, value, where) if key in EXAMPLES else RecipeError(f"{where} is wrong", str(error), "correct it")
+
+
+def _wrong(key: str, value: object, where: str) -> RecipeError:
+    what, example = EXAMPLES[key]
+    return RecipeError(f"{key} is {value!r}{' in ' + where if where else ''}", f"it is {what}", f"write {example}")
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         asked = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe {file} cannot be read", str(error), "give a TOML file") from error
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise RecipeError(f"the recipe {file} cannot be read", why, "give the path of a TOML file") from error
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"the recipe {file} is not TOML", str(error), "mend that line") from error
-    for key in PATH_KEYS:
-        if isinstance(asked.get(key), str):
-            asked[key] = str(file.parent / asked[key])
-    if isinstance(asked.get("model"), str) and asked["model"].partition(":")[0].endswith(".py"):
-        asked["model"] = str(file.parent / asked["model"])
-    return asked
+        raise RecipeError(f"the recipe {file} is not TOML", str(error), "correct that line") from error
+    return asked | {key: _beside(file, key, value) for key, value in asked.items() if isinstance(value, str)}
+
+
+def _beside(file: Path, key: str, value: str) -> str:
+    """Paths in a recipe are relative to the recipe, wherever it is read from."""
+    is_path = {
+        "checkpoint": True,
+        "model": value.partition(":")[0].endswith(".py"),
+        "data": value not in BUILTIN,
+        "calibrate": not re.fullmatch(r"\s*-?[0-9]+\s*", value) and value not in BUILTIN,
+    }
+    return str(file.parent / value) if value and is_path.get(key, False) else value

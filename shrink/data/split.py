@@ -25,13 +25,14 @@ class Split:
     notes: tuple[str, ...]  # for the report: what was passed over, left out or fewer than asked
 
 
-def load(data: str, *, calibrate: str = "256", seed: int = 0) -> Split:
+def load(data: str, *, calibrate: str | None = "256", seed: int = 0) -> Split:
     """Open the data and set calibration images apart.
 
     Args:
         data: an image folder, a CSV, a .npz or a built-in name.
         calibrate: how many images to draw, balanced over the classes: from the train part, or, if there is
             only one part, out of it (at most half). Or a folder or CSV of its own, all of which is taken.
+            None: none, for nothing is to be calibrated.
         seed: which images are drawn.
 
     Raises:
@@ -43,6 +44,8 @@ def load(data: str, *, calibrate: str = "256", seed: int = 0) -> Split:
         why = "accuracy is measured against labels, and its images have none"
         fix = "sort them into one sub-folder per class, or give a CSV with the columns path,label"
         raise DataError(f"{data} is not labelled", why, fix)
+    if calibrate is None:
+        return Split(parts.evaluation.subset([]), parts.evaluation, parts.notes)
     rng = np.random.default_rng(seed)
     if not re.fullmatch(r"\s*-?[0-9]+\s*", calibrate):
         split = _of_its_own(calibrate, parts.evaluation)

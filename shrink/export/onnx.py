@@ -55,7 +55,7 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     """
     result = copy.deepcopy(graph_module)
     for node in list(result.graph.nodes):
-        spelling = dynamic_linear if node.meta.get(DYNAMIC) else static_linear
+        spelling = SPELLINGS[node.meta.get(DYNAMIC)]
         if not _is_integer_linear(node) or (spelling is static_linear and len(node.meta["shape"]) == 2):
             continue  # a static linear of rank 2 becomes a Gemm, which takes (O, K)
         codes, scales = (constant(result, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
@@ -117,6 +117,28 @@ def dynamic_linear(
     )
     answer = product.to(torch.float32) * (scale * scales)
     return answer if bias is None else answer + bias
+
+
+def row_linear(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """A range for each row of x: the row is divided by its largest magnitude, and the answer multiplied by it."""
+    largest = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
+    step = torch.full((), 1 / 127)
+    middle = torch.full((), 128, dtype=torch.uint8)
+    version = {"version": OPSET}
+    codes = torch.onnx.ops.symbolic(
+        "QuantizeLinear", (x / largest, step, middle), dtype=torch.uint8, shape=x.shape, **version
+    )
+    shape = (*x.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, **version
+    )
+    answer = product.to(torch.float32) * (step * scales) * largest
+    return answer if bias is None else answer + bias
+
+
+SPELLINGS = {None: static_linear, "tensor": dynamic_linear, "row": row_linear}
 
 
 def _rename(model: onnx.ModelProto) -> None:

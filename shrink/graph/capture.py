@@ -8,6 +8,10 @@ it came from, for messages that a user can act on.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
@@ -15,6 +19,8 @@ from torch.fx.graph import CodeGen
 from shrink.errors import CaptureError
 from shrink.graph.clean import clean
 from shrink.graph.shapes import annotate_shapes
+
+TORCH = str(Path(torch.__file__).parent)
 
 
 def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
@@ -37,12 +43,13 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
         with torch.no_grad():
             program = torch.export.export(module, (example,), strict=False).run_decompositions({})
     except Exception as error:  # torch.export raises many unrelated types; this is the border
-        raise _explain(error) from error
+        raise _explain(error, module) from error
     unlifted = program.module(check_guards=False)
     graph_module = fx.GraphModule(unlifted, unlifted.graph).eval()  # an ordinary module: it may be copied and called
     _plain_call(graph_module)
     for node in graph_module.graph.nodes:
         node.meta["layer"] = layer_of(node)
+    _check_shapes(graph_module.graph)
     clean(graph_module)
     annotate_shapes(graph_module, example)
     return graph_module
@@ -52,7 +59,7 @@ def _plain_call(graph_module: fx.GraphModule) -> None:
     """Let the graph take one tensor and return one, without torch.export's packing of arguments."""
     graph = graph_module.graph
     graph.set_codegen(CodeGen())
-    outputs = graph.output_node().args[0]
+    outputs: Any = graph.output_node().args[0]
     images = [node for node in graph.nodes if node.op == "placeholder"]
     if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
         graph.output_node().args = tuple(outputs)
@@ -72,13 +79,34 @@ def layer_of(node: fx.Node) -> str:
     return max(paths, key=len, default="") if paths else ""
 
 
-def _explain(error: Exception) -> CaptureError:
+def _check_shapes(graph: fx.Graph) -> None:
+    """Refuse a value whose shape depends on the image: a mask used as an index, say."""
+    moving: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(source in moving for source in node.all_input_nodes):
+            moving.add(node)
+            if node.meta.get("unbacked_bindings"):
+                lines = [line.strip() for line in node.meta.get("stack_trace", "").splitlines()]
+                where = next((line for line in reversed(lines) if line.startswith('File "')), "an unknown line")
+                raise CaptureError(
+                    f"{node.target} in layer {node.meta['layer']!r} gives a shape that depends on pixel values",
+                    f"the file for the device needs fixed shapes; at {where}",
+                    "select with torch.where or a product with the mask, which keep the shape",
+                )
+
+
+def _explain(error: Exception, module: nn.Module) -> CaptureError:
     """Name the line of the user's code that torch.export could not follow."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    where = next((line for line in lines if line.startswith('File "') and "/torch/" not in line), "")
+    forwards = (getattr(type(part).forward, "__code__", None) for part in module.modules())
+    files = {code.co_filename for code in forwards if code and not code.co_filename.startswith(TORCH)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    where = f' at File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else ""
     return CaptureError(
         f"the model cannot be captured: {type(error).__name__}",
-        f"{first[:300]}{' at ' + where if where else ''}",
-        "make the forward free of branches and shapes that depend on pixel values",
+        f"{first[:300]}{where}",
+        "make the forward free of branches and shapes that depend on pixel values"
+        if "data-dependent" in first
+        else "make the model run on one image, a tensor of shape (1, C, H, W), in eval mode",
     )

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import add_constant, constant, is_constant, replace
+from shrink.graph.spelling import unify
 
 aten = torch.ops.aten
 
-NO_OPS = {aten.clone.default, aten.alias.default, aten.detach.default, aten.dropout.default, aten.lift_fresh_copy.default}
+NO_OPS = {
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.dropout.default,
+    aten.lift_fresh_copy.default,
+}
 """Ops that return their first argument unchanged in a functional inference graph."""
+
+CASTS = {aten._to_copy.default, aten.type_as.default}
+"""Ops that do so if the dtype stays the same."""
+
+CHECKS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default}
+"""Ops that compute nothing: what they check was fixed with the shapes."""
 
 
 CREATORS = {
@@ -26,14 +40,11 @@ CREATORS = {
 }
 """Ops that read only the shape and dtype of their input, both of which are fixed here."""
 
-RESHAPES = {aten.view.default, aten._unsafe_view.default, aten._reshape_copy.default}
-"""Ops that are a reshape once nothing depends on strides."""
-
 
 def clean(graph_module: fx.GraphModule) -> None:
     """Remove no-ops, fold constant sub-graphs and batch norms, in place; the function stays the same."""
     drop_no_ops(graph_module)
-    unify_reshapes(graph_module)
+    unify(graph_module)
     fold_constants(graph_module)
     fold_batch_norms(graph_module)
     tidy(graph_module)
@@ -53,33 +64,42 @@ def tidy(graph_module: fx.GraphModule) -> None:
 
 
 def drop_no_ops(graph_module: fx.GraphModule) -> None:
-    """Connect the users of ops that only pass their input on to that input."""
+    """Connect the users of ops that only pass their input on to that input, and drop effects on anything else.
+
+    A model that writes to its input or to a buffer reads the new value from the graph; the write itself
+    would change the caller's image, or the user's model, whose buffers the graph shares.
+    """
     for node in list(graph_module.graph.nodes):
-        if node.target in NO_OPS:
+        if node.target in NO_OPS or (node.target in CASTS and _dtype(node) == _dtype(node.args[0])):
             replace(node, node.args[0])
+        elif node.target is aten.copy_.default:
+            replace(node, node.args[1])
+        elif node.target in CHECKS:
+            graph_module.graph.erase_node(node)
 
 
-def unify_reshapes(graph_module: fx.GraphModule) -> None:
-    """Write every view as a reshape: a view asks for strides that a dropped copy had made."""
-    for node in graph_module.graph.nodes:
-        if node.target in RESHAPES:
-            node.target = aten.reshape.default
+def _dtype(node: fx.Node) -> torch.dtype:
+    dtype: torch.dtype = node.meta["val"].dtype
+    return dtype
 
 
 def fold_constants(graph_module: fx.GraphModule) -> None:
     """Compute once what does not depend on the input, such as Swin's attention masks."""
-    known: dict[fx.Node, object] = {}
+    known: dict[fx.Node, Any] = {}
+
+    def read(node: fx.Node) -> Any:
+        return known[node] if node in known else constant(graph_module, node)
+
     for node in list(graph_module.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target in CREATORS:
             example = node.args[0].meta["val"]
-            known[node] = node.target(torch.zeros(tuple(example.shape), dtype=example.dtype), *node.args[1:], **node.kwargs)
+            zeros = torch.zeros(tuple(example.shape), dtype=example.dtype)
+            known[node] = node.target(zeros, *node.args[1:], **node.kwargs)
         elif all(n in known or is_constant(n) for n in node.all_input_nodes):
             with torch.no_grad():
-                args, kwargs = fx.map_arg(
-                    (node.args, node.kwargs), lambda n: known[n] if n in known else constant(graph_module, n)
-                )
+                args, kwargs = fx.map_arg((node.args, node.kwargs), read)
                 known[node] = node.target(*args, **kwargs)
     for node, value in known.items():
         wanted = [user for user in node.users if user not in known]
@@ -102,13 +122,17 @@ def fold_batch_norms(graph_module: fx.GraphModule) -> None:
         if node.target is not aten._native_batch_norm_legit_no_training.default:
             continue
         source, gamma, beta, mean, var, _, eps = node.args
-        read = [None if n is None else constant(graph_module, n) for n in (gamma, beta, mean, var)]
-        scale = (torch.ones_like(read[2]) if read[0] is None else read[0]) / torch.sqrt(read[3] + eps)
-        shift = (0.0 if read[1] is None else read[1]) - scale * read[2]
+        scale = 1 / torch.sqrt(constant(graph_module, var) + eps)
+        if gamma is not None:
+            scale = scale * constant(graph_module, gamma)
+        shift = -scale * constant(graph_module, mean)
+        if beta is not None:
+            shift = shift + constant(graph_module, beta)
         first = next(iter(node.users))  # getitem(0): the normalized tensor; the others are unused in inference
         assert first.target is operator.getitem and first.args[1] == 0
-        if _foldable(source):
-            _fold_into(graph_module, source, scale, shift)
+        weighted = _weighted(source)
+        if weighted is not None:
+            _fold_into(graph_module, weighted, scale, shift)
             replace(first, source)
         else:
             replace(first, _affine(graph_module, node, source, scale, shift))
@@ -122,13 +146,23 @@ def tidy_one(graph_module: fx.GraphModule, node: fx.Node) -> None:
     graph_module.graph.erase_node(node)
 
 
-def _foldable(source: fx.Node) -> bool:
-    return (
-        source.target in (aten.conv2d.default, aten.linear.default, aten.convolution.default)
+def _weighted(source: Any) -> fx.Node | None:
+    """The convolution or linear that gives `source` and nothing else, one weight row per normalized channel."""
+    rank = len(source.meta["val"].shape)
+    while source.target is aten.reshape.default and rank == 2 and len(source.users) == 1 and _keeps_channels(source):
+        source = source.args[0]
+    foldable = (
+        (source.target is aten.conv2d.default or (source.target is aten.linear.default and rank == 2))
         and len(source.users) == 1
-        and is_constant(source.args[1])
-        and not (source.target is aten.convolution.default and source.args[6])  # transposed: weight axis differs
+        and all(n is None or is_constant(n) for n in source.args[1:3])
     )
+    return source if foldable else None
+
+
+def _keeps_channels(reshape: Any) -> bool:
+    """Whether only the dimensions before the last are joined or split."""
+    last: bool = reshape.meta["val"].shape[-1] == reshape.args[0].meta["val"].shape[-1]
+    return last
 
 
 def _fold_into(graph_module: fx.GraphModule, source: fx.Node, scale: Tensor, shift: Tensor) -> None:

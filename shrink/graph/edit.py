@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, fx
 
 DYNAMIC = "dynamic"
-"""Key in a linear's meta: its input is quantized at run time. Printers and the simulation read it."""
+"""Key in a node's meta: its input is quantized at run time, per "row" or over the whole "tensor".
+
+Printers and the simulation read it.
+"""
 
 
 def is_constant(node: object) -> bool:
@@ -17,8 +20,9 @@ def is_constant(node: object) -> bool:
     return isinstance(node, fx.Node) and node.op == "get_attr"
 
 
-def constant(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
+def constant(graph_module: fx.GraphModule, node: object) -> Tensor:
     """The tensor behind a `get_attr` node, detached."""
+    assert isinstance(node, fx.Node) and node.op == "get_attr", node
     owner, _, leaf = str(node.target).rpartition(".")
     value = getattr(graph_module.get_submodule(owner), leaf)
     assert isinstance(value, Tensor), node

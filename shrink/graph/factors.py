@@ -51,7 +51,7 @@ def _factor(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tenso
     for value, source in (node.args[:2], reversed(node.args[:2])):
         if is_constant(value) and isinstance(source, fx.Node) and not is_constant(source):
             number = constant(graph_module, value)
-            if number.numel() == 1:
+            if number.numel() == 1 and source.meta["shape"] == node.meta["shape"]:
                 return source, number.reshape(())
     return None
 

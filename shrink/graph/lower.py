@@ -7,17 +7,18 @@ rewritten for a target is that target's data (`targets/*.toml`, key `lower`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import fx
 
-from shrink.graph.capture import annotate_shapes
 from shrink.graph.clean import tidy
-from shrink.graph.edit import call, replace, scalar_like
+from shrink.graph.edit import add_constant, call, constant, replace, scalar_like
 from shrink.graph.factors import fold_factors
 from shrink.graph.shapes import annotate_shapes, input_shape
 
 aten = torch.ops.aten
+SEQUENCE = (aten.reshape.default, aten.flatten.using_ints, aten.permute.default)
 Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 
 
@@ -38,14 +39,21 @@ def lower(graph_module: fx.GraphModule, rules: Collection[str]) -> tuple[str, ..
         name, rewrite = wanted[node.target]
         new = rewrite(graph_module, node)
         if new is not None:
+            new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])  # rewrites of its readers ask for them
             replace(node, new)
             fired[name] = fired.get(name, 0) + 1
     lines = [f"{name}: {DESCRIPTIONS[name]}, {count} times" for name, count in fired.items()]
+    _settle(graph_module)
     if folded := fold_factors(graph_module):
         lines.append(f"factors: constant products moved into the next weights, {folded} times")
     tidy(graph_module)
-    annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
     return tuple(lines)
+
+
+def _settle(graph_module: fx.GraphModule) -> None:
+    """Bring the graph's code and the shapes of its new nodes up to date."""
+    tidy(graph_module)
+    annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
 def _six_times_hard_sigmoid(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
@@ -73,7 +81,7 @@ def silu(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A global average pool is a mean over height and width; XNNPACK's AVERAGE_POOL is float only."""
-    size = node.args[1]
+    size: Any = node.args[1]
     if list(size) not in ([1], [1, 1]):
         return None
     return call(node, aten.mean.dim, node.args[0], [2, 3], True)
@@ -81,12 +89,14 @@ def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017; the scale goes onto q, the smaller tensor."""
-    query, key, value, *rest = node.args
-    mask = rest[0] if rest else node.kwargs.get("attn_mask")
-    causal = rest[2] if len(rest) > 2 else node.kwargs.get("is_causal", False)
-    if causal or node.kwargs.get("enable_gqa", False) or (mask is not None and mask.meta["dtype"] == torch.bool):
+    args: tuple[Any, ...] = node.args
+    options: dict[str, Any] = node.kwargs
+    query, key, value, *rest = args
+    mask = rest[0] if rest else options.get("attn_mask")
+    causal = rest[2] if len(rest) > 2 else options.get("is_causal", False)
+    if causal or options.get("enable_gqa", False) or (mask is not None and mask.meta["dtype"] == torch.bool):
         return None
-    scale = node.kwargs.get("scale") or query.meta["shape"][-1] ** -0.5
+    scale = options.get("scale") or query.meta["shape"][-1] ** -0.5
     factor = scalar_like(graph_module, node, f"{node.name}_scale", scale)
     scores = call(
         node,
@@ -99,18 +109,44 @@ def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return call(node, aten.matmul.default, call(node, aten.softmax.int, scores, -1), value)
 
 
+def patches_to_linear(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A convolution over patches that do not overlap, whose result is read as a sequence, as a linear.
+
+    ONNX Runtime's integer convolution must answer in codes, and a transformer's residual stream starts
+    with this answer; its integer matrix product may answer in float.
+    """
+    x, weight, *rest = node.args
+    bias, stride, padding, dilation, groups = (rest + [None, [1, 1], [0, 0], [1, 1], 1][len(rest) :])[:5]
+    out, channels, high, wide = weight.meta["shape"]
+    _, _, height, width = x.meta["shape"]
+    whole = height % high == 0 and width % wide == 0 and list(stride) == [high, wide] and not any(padding)
+    as_sequence = all(user.target in SEQUENCE for user in node.users)
+    if not (whole and as_sequence and groups == 1 and list(dilation) == [1, 1] and high * wide > 4):
+        return None
+    rows, columns = height // high, width // wide
+    tiles = call(node, aten.reshape.default, x, [1, channels, rows, high, columns, wide])
+    moved = call(node, aten.permute.default, tiles, [0, 2, 4, 1, 3, 5])
+    flat = call(node, aten.reshape.default, moved, [1, rows * columns, channels * high * wide])
+    with node.graph.inserting_before(node):
+        matrix = add_constant(graph_module, f"{node.name}_matrix", constant(graph_module, weight).flatten(1))
+    tokens = call(node, aten.linear.default, flat, matrix, bias)
+    tokens.meta.update(shape=(1, rows * columns, out), dtype=torch.float32)
+    back = call(node, aten.permute.default, tokens, [0, 2, 1])
+    return call(node, aten.reshape.default, back, [1, out, rows, columns])
+
+
 def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Write a number operand as a constant, so that it can be given codes; a division as a product."""
     position = next((i for i, arg in enumerate(node.args[:2]) if isinstance(arg, (int, float))), None)
     if position is None or node.kwargs or node.meta.get("dtype") is not torch.float32:
         return None
-    number = float(node.args[position])
+    args: list[Any] = list(node.args[:2])
+    number = float(args[position])
     target = node.target
     if target is aten.div.Tensor:
         if position == 0:
             return None
         number, target = 1.0 / number, aten.mul.Tensor
-    args = list(node.args[:2])
     args[position] = scalar_like(graph_module, node, f"{node.name}_number", number)
     return call(node, target, *args)
 
@@ -120,6 +156,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "hard_swish": {aten.hardswish.default: hard_swish},
     "silu": {aten.silu.default: silu},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
+    "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "numbers": dict.fromkeys(
         (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor
     ),
@@ -131,6 +168,7 @@ DESCRIPTIONS = {
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",
     "pool_to_mean": "global average pool written as mean",
+    "patches_to_linear": "convolution over separate patches written as a linear",
     "numbers": "number operands written as constants, divisions as products",
     "attention": "written as matmul, softmax, matmul",
 }

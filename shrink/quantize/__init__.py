@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
 
+from shrink.graph.edit import is_constant
+from shrink.quantize import ranges as _ranges
 from shrink.quantize.apply import apply
 from shrink.quantize.plan import Plan, make_plan
-from shrink.quantize.ranges import Range, observe
+from shrink.quantize.ranges import Range
+from shrink.quantize.rounding import WEIGHTED, Moments, moments, round_layers
 from shrink.quantize.scheme import Scheme, plan_scheme
 from shrink.quantize.simulate import simulation
 from shrink.targets import Target
 
-__all__ = ["Chosen", "Plan", "Range", "Scheme", "apply", "choose", "observe", "observed_names", "schemes", "simulation"]
+__all__ = [
+    "Chosen",
+    "Observed",
+    "Plan",
+    "Range",
+    "Scheme",
+    "apply",
+    "choose",
+    "observe",
+    "observed_names",
+    "schemes",
+    "simulation",
+]
+
+MOMENT_IMAGES = 64  # images that the rounding of weights learns from; their positions make thousands of rows
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What calibration images told: ranges of values, and moments of the inputs of every layer with weights."""
+
+    ranges: Mapping[str, Range]
+    moments: Mapping[str, Moments]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +65,84 @@ def schemes(graph: fx.Graph, target: Target) -> dict[str, Scheme]:
 
 def observed_names(candidates: Iterable[Scheme]) -> frozenset[str]:
     """All values whose ranges any of the candidates needs, so that one pass over the images serves all."""
-    return frozenset(name for scheme in candidates for name in scheme.values)
+    return frozenset(name for scheme in candidates for name in (*scheme.values, *scheme.dynamic.values()))
+
+
+def observe(
+    graph_module: fx.GraphModule, names: Collection[str], images: Iterable[Tensor], *, workers: int = 1
+) -> Observed:
+    """Run the float graph on the images, each (1, C, H, W), once; the first ones a second time for the moments.
+
+    Args:
+        names: values whose ranges are wanted, from `observed_names`.
+        images: streamed; a fixed number of them is held in memory.
+        workers: images run side by side.
+
+    Raises:
+        CalibrationError: a value is NaN or infinite.
+    """
+    first: list[Tensor] = []
+    found = _ranges.observe(graph_module, names, _keep_first(images, first), workers=workers)
+    layers = [n.name for n in graph_module.graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]
+    return Observed(found, moments(graph_module, layers, first, workers=workers))
+
+
+def _keep_first(images: Iterable[Tensor], kept: list[Tensor]) -> Iterator[Tensor]:
+    for image in images:
+        if len(kept) < MOMENT_IMAGES:
+            kept.append(image)
+        yield image
 
 
 def choose(
     graph_module: fx.GraphModule,
-    candidates: dict[str, Scheme],
-    ranges: dict[str, Range],
+    candidates: Mapping[str, Scheme],
+    observed: Observed,
     target: Target,
     held_out: Sequence[Tensor],
     *,
     workers: int = 1,
 ) -> Chosen:
-    """Keep the candidate whose scores are closest to the float graph's on images that set no range.
+    """Keep, step by step, what brings the scores closer to the float graph's on images that set no range.
 
     Args:
         graph_module: lowered float graph.
         candidates: from `schemes`.
-        ranges: from `observe`, for all `observed_names`.
+        observed: from `observe`, for all `observed_names`.
         target: what is quantized for.
-        held_out: calibration images, each (1, C, H, W), that `ranges` has not seen.
+        held_out: calibration images, each (1, C, H, W), that `observed` has not seen.
         workers: images run side by side.
     """
-    plans = {name: make_plan(scheme, ranges) for name, scheme in candidates.items()}
-    if len(plans) == 1:
-        ((name, plan),) = plans.items()
-        return Chosen(plan, _changes(plan, name), ())
-    errors = {name: _error(graph_module, plan, target, held_out, workers) for name, plan in plans.items()}
-    best = min(errors, key=lambda name: errors[name])
-    why = ", ".join(f"{name} {error:.2%}" for name, error in errors.items())
-    note = f"error of the scores on {len(held_out)} held-out calibration images: {why}"
-    declined = tuple((f"{name} activation ranges next to float ops", note) for name in plans if name != best)
-    return Chosen(plans[best], (*_changes(plans[best], best), note), declined)
+    wanted = _scores(graph_module, held_out, workers)
+
+    def error(plan: Plan) -> float:
+        """Root mean square difference of the scores over their own deviation."""
+        given = _scores(simulation(apply(graph_module, plan)), held_out, workers)
+        return float((given - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
+
+    rungs: list[tuple[str, float]] = []
+    declined: list[tuple[str, str]] = []
+    judged = f"error of the scores on {len(held_out)} held-out calibration images"
+    plans = {name: make_plan(s, observed.ranges, every_row=target.dynamic_rows) for name, s in candidates.items()}
+    errors = {name: error(plan) for name, plan in plans.items()}
+    border = min(errors, key=lambda name: errors[name])
+    rungs.append((f"{border} ranges next to float ops", errors[border]))
+    for name in plans.keys() - {border}:
+        declined.append((f"{name} ranges next to float ops", f"{judged} {errors[name]:.2%}, not {errors[border]:.2%}"))
+    best, least = plans[border], errors[border]
+    rounded = replace(best, rounded=round_layers(graph_module, _moments_of(best, observed), workers=workers))
+    if (after := error(rounded)) < least:
+        best, least = rounded, after
+        rungs.append(("weights rounded by their effect", after))
+    else:
+        declined.append(("weights rounded by their effect", f"{judged} {after:.2%}, not {least:.2%}"))
+    waterfall = "; ".join(f"{what} {value:.2%}" for what, value in rungs)
+    return Chosen(best, (*_changes(best), f"{judged}: {waterfall}"), tuple(declined))
 
 
-def _error(graph_module: fx.GraphModule, plan: Plan, target: Target, images: Sequence[Tensor], workers: int) -> float:
-    """Root mean square difference of the scores over their own deviation."""
-    quantized = simulation(apply(graph_module, plan), rows=target.dynamic_rows)
-    wanted, given = (_scores(graph, images, workers) for graph in (graph_module, quantized))
-    return float((given - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
+def _moments_of(plan: Plan, observed: Observed) -> dict[str, Moments]:
+    quantized = plan.scheme.static | plan.scheme.dynamic.keys()
+    return {name: found for name, found in observed.moments.items() if name in quantized}
 
 
 def _scores(graph_module: fx.GraphModule, images: Sequence[Tensor], workers: int) -> Tensor:
@@ -91,9 +155,11 @@ def _scores(graph_module: fx.GraphModule, images: Sequence[Tensor], workers: int
         return torch.cat(list(pool.map(run, images)))
 
 
-def _changes(plan: Plan, border: str) -> tuple[str, ...]:
+def _changes(plan: Plan) -> tuple[str, ...]:
     scheme = plan.scheme
     lines = [f"int8 with calibrated ranges: {len(scheme.static)} ops, {len(scheme.values)} values"]
     if scheme.dynamic:
-        lines.append(f"int8 weights with run-time input ranges ({border}): {len(scheme.dynamic)} linears")
+        lines.append(f"int8 weights with run-time input ranges: {len(scheme.dynamic)} ops")
+        if plan.rows and len(plan.rows) < len(scheme.dynamic):
+            lines.append(f"ranges per row, because one range drowns most values in noise: {', '.join(sorted(plan.rows))}")
     return tuple(lines)

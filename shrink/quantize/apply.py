@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from shrink.graph.edit import DYNAMIC, add_constant, constant
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, weight_scales
 from shrink.quantize.plan import Plan
+from shrink.quantize.rounding import Rounded
 
 quantized = torch.ops.quantized_decomposed
 UNSIGNED_SHIFT = 128
@@ -33,12 +34,12 @@ def apply(graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, p
     nodes = {node.name: node for node in result.graph.nodes}
     for name, codes in plan.codes.items():
         _hold(nodes[name], codes, plan, unsigned)
-    for name in sorted(plan.scheme.static | plan.scheme.dynamic):
+    for name in sorted(plan.scheme.static | plan.scheme.dynamic.keys()):
         node = nodes[name]
         if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
-            _quantize_weight(result, node, pack_weights)
+            _quantize_weight(result, node, plan.rounded.get(name) or nearest(result, node), pack_weights)
         if name in plan.scheme.dynamic:
-            node.meta[DYNAMIC] = True
+            node.meta[DYNAMIC] = "row" if name in plan.rows else "tensor"
     result.graph.lint()
     result.recompile()
     return result
@@ -62,22 +63,38 @@ def _hold(node: fx.Node, codes: Affine, plan: Plan, unsigned: bool) -> None:
         user.replace_input_with(node, back)
 
 
-def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, pack: bool) -> None:
-    source = node.args[1]
-    assert isinstance(source, fx.Node)
-    weight = constant(graph_module, source)
+def nearest(graph_module: fx.GraphModule, node: fx.Node) -> Rounded:
+    """Each weight to its nearest code."""
+    weight = constant(graph_module, node.args[1])
     scales = weight_scales(weight)
+    return Rounded(weight_codes(weight, scales), scales, torch.zeros(len(scales)))
+
+
+def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, rounded: Rounded, pack: bool) -> None:
     graph = graph_module.graph
+    scales = rounded.scales
     with graph.inserting_before(node):
         scale = add_constant(graph_module, f"{node.name}_scale", scales)
         zero = add_constant(graph_module, f"{node.name}_zero", torch.zeros(len(scales), dtype=torch.int64))
         grid = (scale, zero, 0, -WEIGHT_LIMIT, WEIGHT_LIMIT, torch.int8)
         if pack:
-            codes = add_constant(graph_module, f"{node.name}_codes", weight_codes(weight, scales))
+            codes = add_constant(graph_module, f"{node.name}_codes", rounded.codes)
         else:
-            codes = graph.call_function(quantized.quantize_per_channel.default, (source, *grid))
+            real = rounded.codes * scales.reshape(-1, *[1] * (rounded.codes.dim() - 1))
+            weight = add_constant(graph_module, f"{node.name}_rounded", real)
+            codes = graph.call_function(quantized.quantize_per_channel.default, (weight, *grid))
         back = graph.call_function(quantized.dequantize_per_channel.default, (codes, *grid))
     node.update_arg(1, back)
+    if rounded.bias.any():
+        _add_to_bias(graph_module, node, rounded.bias)
+
+
+def _add_to_bias(graph_module: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
+    args = [*node.args, None][: max(3, len(node.args))]
+    before = 0.0 if args[2] is None else constant(graph_module, args[2])
+    with node.graph.inserting_before(node):
+        args[2] = add_constant(graph_module, f"{node.name}_bias", before + shift)
+    node.args = tuple(args)
 
 
 def weight_codes(weight: Tensor, scales: Tensor) -> Tensor:

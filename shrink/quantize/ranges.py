@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,10 +16,15 @@ from shrink.errors import CalibrationError
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Smallest and largest value seen."""
+    """Smallest and largest value seen, and how one range per image would round it.
+
+    Attributes:
+        noise: power of the rounding noise of 256 codes over each image's own range, over the power of the values.
+    """
 
     low: float
     high: float
+    noise: float = 0.0
 
 
 def observe(
@@ -35,22 +41,31 @@ def observe(
     Raises:
         CalibrationError: a value is NaN or infinite, with the layer it first appears in.
     """
-    shared = _Shared(images)
+    shared = Shared(images)
     watches = [_Watch(graph_module, names) for _ in range(workers)]
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(watch.run_all, shared) for watch in watches]:
             done.result()
-    seen = [watch.seen for watch in watches]
-    return {
-        name: Range(
-            min(float(found[name][0]) for found in seen if name in found),
-            max(float(found[name][1]) for found in seen if name in found),
-        )
-        for name in names
-    }
+    return {name: _merge([watch.seen[name] for watch in watches if name in watch.seen]) for name in names}
 
 
-class _Shared(Iterator[Tensor]):
+@dataclass(slots=True)
+class _Seen:
+    """Sums over images of one value."""
+
+    low: float
+    high: float
+    rounding: float  # of (range / 255)^2 / 12, the power of the error of rounding to 256 codes
+    power: float  # of the mean square
+
+
+def _merge(parts: Sequence[_Seen]) -> Range:
+    power = sum(part.power for part in parts)
+    noise = sum(part.rounding for part in parts) / power if power > 0 else 0.0
+    return Range(min(part.low for part in parts), max(part.high for part in parts), noise)
+
+
+class Shared(Iterator[Tensor]):
     """One iterator for several threads."""
 
     def __init__(self, items: Iterable[Tensor]) -> None:
@@ -65,7 +80,7 @@ class _Watch(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule, names: Collection[str]) -> None:
         super().__init__(graph_module)
         self.names = frozenset(names)
-        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+        self.seen: dict[str, _Seen] = {}
 
     def run_all(self, images: Iterable[Tensor]) -> None:
         with torch.no_grad():  # the mode belongs to the thread
@@ -75,17 +90,21 @@ class _Watch(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.name in self.names and isinstance(value, Tensor):
-            low, high = torch.aminmax(value)
-            if not (torch.isfinite(low) and torch.isfinite(high)):
+            low, high = (float(x) for x in torch.aminmax(value))
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise CalibrationError(
                     f"the float model gives NaN or infinity in layer {n.meta.get('layer') or n.name!r}",
                     f"op {n.target} did so on a calibration image",
                     "check the checkpoint and that the preprocessing is the one the model was trained with",
                 )
-            if n.name in self.seen:
-                low, high = torch.minimum(low, self.seen[n.name][0]), torch.maximum(high, self.seen[n.name][1])
-            self.seen[n.name] = (low, high)
+            self._note(n.name, low, high, float(value.square().mean()))
         return value
+
+    def _note(self, name: str, low: float, high: float, power: float) -> None:
+        seen = self.seen.setdefault(name, _Seen(low, high, 0.0, 0.0))
+        seen.low, seen.high = min(seen.low, low), max(seen.high, high)
+        seen.rounding += ((high - low) / 255) ** 2 / 12
+        seen.power += power
 
 
 def join(ranges: Mapping[str, Range], tied: Iterable[tuple[str, str]]) -> dict[str, Range]:

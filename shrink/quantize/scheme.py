@@ -8,7 +8,7 @@ is slower than float for exactly that reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +26,14 @@ class Scheme:
 
     Attributes:
         static: computed on 8-bit codes with ranges fixed in advance.
-        dynamic: linears with 8-bit weights whose inputs the runtime quantizes as they come; float output.
+        dynamic: ops with 8-bit weights whose input the runtime quantizes as it comes, and the name of that
+            input; their output is float.
         values: nodes whose output is held as 8-bit codes, in graph order.
         tied: pairs of values that must share scale and zero point.
     """
 
     static: frozenset[str]
-    dynamic: frozenset[str]
+    dynamic: Mapping[str, str]
     values: tuple[str, ...]
     tied: tuple[tuple[str, str], ...]
 
@@ -65,7 +66,7 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
     dynamic = border == "dynamic"
     able = _available(graph, target, keep_float)
     wanted = _wanted(graph, target, able)
-    ran_dynamic = {n for n in able if dynamic and _is_linear(n) and not _inside(n, able, wanted, target)}
+    ran_dynamic = {n for n in able if dynamic and _may_be_dynamic(n, able, wanted, target)}
     if ran_dynamic:
         able = _available(graph, target, lambda n: keep_float(n) or n in ran_dynamic)
         wanted = _wanted(graph, target, able)
@@ -81,7 +82,7 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
     ]
     return Scheme(
         frozenset(n.name for n in static),
-        frozenset(n.name for n in ran_dynamic),
+        {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic},
         tuple(n.name for n in values),
         tuple(tied),
     )
@@ -111,6 +112,17 @@ def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node
     for node in reversed(graph.nodes):
         wanted[node] = any(user in able and (op_name(user) in target.compute or wanted[user]) for user in node.users)
     return wanted
+
+
+def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:
+    """Linears beside float ops, and plain convolutions that nothing reads in int8, where the runtime can."""
+    if _is_linear(node):
+        return not _inside(node, able, wanted, target)
+    return target.dynamic_conv and op_name(node) == "conv2d.default" and _groups(node) == 1 and not wanted[node]
+
+
+def _groups(node: fx.Node) -> int:
+    return int(node.args[6]) if len(node.args) > 6 else 1
 
 
 def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -11,16 +11,12 @@ from shrink.graph.edit import DYNAMIC, call
 from shrink.quantize.codes import HIGH, LOW, SMALLEST_SCALE
 
 
-def simulation(quantized: fx.GraphModule, *, rows: bool) -> fx.GraphModule:
-    """A copy of the graph in which dynamic linears round their input as the runtime does.
-
-    Args:
-        quantized: graph written by `apply`.
-        rows: ranges are taken per row of the input, as XNNPACK does, or over the whole tensor.
-    """
+def simulation(quantized: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a graph written by `apply` in which dynamic ops round their input as the runtime does."""
     result = copy.deepcopy(quantized)
     for node in list(result.graph.nodes):
-        if node.meta.get(DYNAMIC):
+        if granularity := node.meta.get(DYNAMIC):
+            rows = granularity == "row" and node.target is torch.ops.aten.linear.default
             node.update_arg(0, call(node, round_dynamic, node.args[0], rows))
     result.recompile()
     return result

@@ -34,13 +34,14 @@ def render(report: Report, out_dir: PurePath) -> str:
         _notes(report),
         _conditions(report),
         _commands("How to reproduce", [shell(report.command)]),
-        _commands("Next", next_steps(report, out_dir)),
+        _next(report, out_dir),
     )
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
 def _verdict(report: Report) -> list[str]:
-    return [VERDICTS[report.verdict], "", *map(item, map(table.sentence, report.artifacts)), ""]
+    lines = map(item, map(table.sentence, report.artifacts))
+    return [VERDICTS[report.verdict], "", *lines, *(item(f"note: {note}") for note in report.notes), ""]
 
 
 def _table(report: Report) -> list[str]:
@@ -123,6 +124,11 @@ def _latency(report: Report) -> list[str]:
         "trust a ratio more than its milliseconds, and measure both again on the device",
         *(item(f"doubt about the latency of {target}: {doubt}") for target, doubt in timed),
     ]
+
+
+def _next(report: Report, out_dir: PurePath) -> list[str]:
+    commands = next_steps(report, out_dir)
+    return _commands("Next", commands) if commands else []
 
 
 def _commands(title: str, commands: Sequence[str]) -> list[str]:

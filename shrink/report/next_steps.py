@@ -7,18 +7,19 @@ from pathlib import PurePath
 from shrink.report.schema import Report
 from shrink.report.text import shell
 
-RUNNER = ("python", "-m", "device_runner")
+RUNNER = ("-m", "device_runner")
 
 
-def next_steps(report: Report, out_dir: PurePath) -> list[str]:
-    """Commands in the order to try them: prove every bundle, then use the first.
+def next_steps(report: Report, out_dir: PurePath, python: str = "python") -> list[str]:
+    """Commands in the order to try them: prove every bundle that was written, then use the first.
 
     Args:
         out_dir: the directory of the report and the bundles, as the reader would type it.
+        python: how the reader calls the Python that has `device_runner`.
     """
-    bundles = [_path(out_dir / artifact.bundle) for artifact in report.artifacts]
-    prove = [shell((*RUNNER, "selftest", bundle)) for bundle in bundles]
-    use = [shell((*RUNNER, "classify", bundle)) + " IMAGE" for bundle in bundles[:1]]
+    bundles = [_path(out_dir / artifact.bundle) for artifact in report.artifacts if artifact.bundle is not None]
+    prove = [shell((python, *RUNNER, "selftest", bundle)) for bundle in bundles]
+    use = [shell((python, *RUNNER, "classify", bundle)) + " IMAGE" for bundle in bundles[:1]]
     return prove + use
 
 

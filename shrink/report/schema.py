@@ -80,7 +80,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     """One target's file: what it is, what it cost, what it brought."""
 
     target: str
-    bundle: str  # its directory, relative to the report
+    bundle: str | None  # its directory, relative to the report; None: not written, for its verdict is "fail"
     file: str  # the model's file name within the bundle
     size_bytes: Count
     float_size_bytes: Positive | None  # the float file of the same format
@@ -113,6 +113,7 @@ class Report(Record, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...]
     cross: tuple[Cross, ...] = ()
     verdict: Verdict
+    notes: tuple[str, ...] = ()  # what makes the figures mean less than they seem to
     seconds: dict[str, float]  # stage -> how long it took, in the order run
     versions: dict[str, str]  # package -> version
     host: str

@@ -36,9 +36,9 @@ def sentence(artifact: Artifact) -> str:
     verb = "gains" if accuracy.drop < 0 else "loses"
     change = f"{verb} {points(abs(accuracy.drop))} points of top-1 (drop {_interval(accuracy)})"
     text = f"{artifact.target}: {accuracy.verdict}; {change}, {points(accuracy.max_drop)} allowed"
-    return (
-        text if accuracy.images_needed is None else f"{text}; about {accuracy.images_needed:,} more images are needed"
-    )
+    if accuracy.images_needed is not None:
+        text += f"; about {accuracy.images_needed:,} more images are needed"
+    return text if artifact.bundle else f"{text}; no bundle was written (--keep-failed writes it)"
 
 
 def _accuracy(cell: Callable[[Accuracy], str]) -> Cell:

@@ -20,11 +20,12 @@ WIDTH = 100
 _STYLES = {"pass": "bold green", "fail": "bold red", "not enough images": "bold yellow"}
 
 
-def show(report: Report, console: Console, out_dir: PurePath) -> None:
+def show(report: Report, console: Console, out_dir: PurePath, *, python: str = "python") -> None:
     """Write the report's table, verdict and next commands to `console`; without colours or lines when it is a file.
 
     Args:
         out_dir: the directory of the report and the bundles, as the reader would type it.
+        python: how the reader calls the Python that runs the next commands.
     """
     width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     console.print(_table(report, box.SIMPLE_HEAD if console.is_terminal else None), width=width)
@@ -32,12 +33,20 @@ def show(report: Report, console: Console, out_dir: PurePath) -> None:
     _print(console, f"verdict: {report.verdict}", _STYLES[report.verdict])
     for artifact in report.artifacts:
         _print(console, f"  {plain(table.sentence(artifact))}")
+    for note in notes(report):
+        _print(console, f"note: {plain(note)}")
     _print(console, "Latency is this host's, one thread; the device's own is for the device to tell.")
     _print(console, "")
     _print(console, f"report: {shell([str(out_dir / 'report.md')])}")
-    _print(console, "next:")
-    for command in next_steps(report, out_dir):
-        _print(console, f"  {command}")
+    for number, command in enumerate(next_steps(report, out_dir, python)):
+        _print(console, f"  {command}" if number else f"next:\n  {command}")
+
+
+def notes(report: Report) -> list[str]:
+    """What must be known before the figures are believed."""
+    count = len(report.data.skipped)
+    skipped = f"{count} image{'s' if count > 1 else ''} could not be read and were left out; the report names them"
+    return [*report.notes, *([skipped] if count else [])]
 
 
 def _table(report: Report, lines: box.Box | None) -> Table:

@@ -24,6 +24,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
     borders: tuple[Literal["static", "dynamic"], ...] = ()  # how linears next to float ops may take their input ranges
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
+    dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
     lower: tuple[str, ...] = ()  # rewrites of shrink.graph.lower, in order
     compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
@@ -46,7 +47,8 @@ def load(name: str) -> Target:
         RecipeError: there is no target of that name.
     """
     if name not in names():
-        raise RecipeError(f"unknown target {name!r}", nearest(name, names()), "run `shrink targets` for the list")
+        why = "each target is a data file of shrink; `shrink targets list` lists them"
+        raise RecipeError(f"unknown target {name!r}", why, nearest(name, names()))
     folder = resources.files(__package__)
     data = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
     if base := data.pop("runtime", None):

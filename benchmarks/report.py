@@ -1,0 +1,285 @@
+"""Writes results/README.md: every benchmark as a table, derived anew from the rows.
+
+Example: python -m benchmarks.report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.architectures import ZOO
+from benchmarks.exports import read_report
+from benchmarks.facts import BUSY
+from benchmarks.peers import PEERS
+from benchmarks.rows import RESULTS, Row, Store, write_whole
+from benchmarks.tables import NONE, geometric_mean, number, percent, table, times, tiny
+from benchmarks.zoo_row import Part, Result
+from shrink.report.schema import Artifact
+
+TFLITE_PEERS = ("aeq-static", "aeq-dynamic")
+ONNX_PEERS = ("ort-static", "ort-static-uint8")
+PARITY, SLOWEST, AGAINST_PEERS, LARGE_BYTES = 1e-4, 0.95, 1.05, 5_000_000
+
+
+def write(results: Path = RESULTS) -> None:
+    """Write the page of all tables."""
+    write_whole(results / "README.md", render(results).encode())
+
+
+def render(results: Path) -> str:
+    """The page: one section per benchmark that has rows."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m benchmarks.report` from the data beside it; see [../README.md](../README.md).",
+        "A ratio of times is the median over rounds in which both took turns; below 1 is faster.",
+        "*busy*: other processes kept more than 0.1 cores at work meanwhile, so times are not to be trusted.",
+        "",
+    ]
+    for benchmark, (title, section) in SECTIONS.items():
+        rows = Store(benchmark, results).all()
+        if rows:
+            lines += [f"## {title}", "", *section(rows), "", *_conditions(rows), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _conditions(rows: Sequence[Row]) -> list[str]:
+    """Which code and machine the rows come from; one line if all agree."""
+    machines = {f"{r.conditions.machine.cpu}, {r.conditions.machine.cores} cores" for r in rows}
+    codes = {f"{r.conditions.commit[:10]}{' with changes' if r.conditions.dirty else ''}" for r in rows}
+    dates = sorted(r.date[:10] for r in rows)
+    packages = ("torch", "litert-torch", "ai-edge-litert", "onnxruntime")
+    versions = {", ".join(f"{name} {r.conditions.versions.get(name, '?')}" for name in packages) for r in rows}
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return [f"{when}; {'; '.join(sorted(machines))}; commit {', '.join(sorted(codes))}; {'; '.join(sorted(versions))}."]
+
+
+def _doubts(row: Row) -> str:
+    return "busy" if row.others_busy > BUSY else ""
+
+
+# --- exports: demo and accuracy -------------------------------------------------------------------------------------
+
+
+def exports(rows: Sequence[Row]) -> list[str]:
+    """One line per model and target."""
+    header = (
+        "model", "target", "images", "float top-1", "drop, points", "95 %", "agreement", "TFLite = ONNX",
+        "file / float", "time / float", "int8 MACs", "partitions", "export, s", "doubts",
+    )  # fmt: skip
+    lines = [cells for row in rows if row.failure is None for cells in _export_lines(row)]
+    return table(header, lines) + _failures(rows)
+
+
+def _export_lines(row: Row) -> Iterable[list[str]]:
+    report = read_report(row.result)
+    same = {frozenset((cross.a, cross.b)): cross.agreement for cross in report.cross}
+    crossed = same.get(frozenset(("tflite-int8", "onnx-int8")))
+    for artifact in report.artifacts:
+        yield [
+            row.name, artifact.target, str(report.data.evaluation_images), percent(report.reference.top1, 2),
+            *_accuracy(artifact), percent(crossed, 2),
+            number(artifact.size_bytes / artifact.float_size_bytes, 3) if artifact.float_size_bytes else NONE,
+            number(artifact.latency.ratio_to_float if artifact.latency else None),
+            percent(artifact.truth.int8_mac_share), str(artifact.truth.delegate_partitions or NONE),
+            f"{row.result['wall_seconds']:.0f}",
+            ", ".join(filter(None, (_doubts(row), *(artifact.timing.warnings if artifact.timing else ())))),
+        ]  # fmt: skip
+
+
+def _accuracy(artifact: Artifact) -> list[str]:
+    judged = artifact.accuracy
+    if judged is None:
+        return [NONE] * 3
+    interval = f"{100 * judged.drop_low:+.2f} to {100 * judged.drop_high:+.2f}"
+    return [f"{100 * judged.drop:+.2f}", interval, percent(judged.agreement, 2)]
+
+
+# --- cost -----------------------------------------------------------------------------------------------------------
+
+
+def cost(rows: Sequence[Row]) -> list[str]:
+    """Seconds and memory of commands."""
+    lines = []
+    for row in rows:
+        samples = row.result.get("samples_seconds", [])
+        seconds = float(np.median(samples)) if samples else row.result.get("wall_seconds")
+        torch = {True: "imports torch", False: "imports no torch"}.get(row.result.get("imports_torch"), "")  # type: ignore[arg-type]
+        notes = ", ".join(filter(None, (torch, _doubts(row))))
+        lines.append([row.name, number(seconds), f"{row.peak_mib:.0f}", str(len(samples) or 1), notes])
+    return table(("command", "seconds", "peak MiB", "runs", "notes"), lines) + _failures(rows)
+
+
+# --- zoo ------------------------------------------------------------------------------------------------------------
+
+
+def zoo(rows: Sequence[Row]) -> list[str]:
+    """The verdicts first, then TFLite, ONNX, and what failed."""
+    found = {row.name: result_of(row) for row in rows}
+    return [
+        *_zoo_verdicts(found),
+        "",
+        "### TFLite",
+        "",
+        *_zoo_table(rows, found, "tflite", TFLITE_PEERS),
+        "",
+        "### ONNX",
+        "",
+        *_zoo_table(rows, found, "onnx", ONNX_PEERS),
+        *_part_failures(rows, found),
+    ]
+
+
+def result_of(row: Row) -> Result:
+    """The result of a zoo row, typed; a crash may have left none."""
+    return msgspec.convert(row.result, type=Result)
+
+
+def part(result: Result, name: str) -> Part:
+    """A file of a result; an empty part if it was never begun."""
+    return result.parts.get(name, Part())
+
+
+def versus(result: Result, name: str, other: str) -> float | None:
+    """Time of one file over time of another."""
+    return times(part(result, name).samples_ms, part(result, other).samples_ms)
+
+
+def worst_ratio(result: Result, name: str, others: Sequence[str]) -> float | None:
+    """Time of a file over the time of the fastest of the others that were timed."""
+    return max((r for other in others if (r := versus(result, name, other)) is not None), default=None)
+
+
+def works(result: Result, name: str) -> bool:
+    """Whether a file was made and answered."""
+    return result.failure is None and name in result.parts and part(result, name).failure is None
+
+
+def size_ratio(result: Result, fmt: str) -> float | None:
+    """int8 file over float file."""
+    small, large = part(result, f"{fmt}-int8").size_bytes, part(result, f"{fmt}-fp32").size_bytes
+    return small / large if small and large else None
+
+
+def _zoo_verdicts(found: dict[str, Result]) -> list[str]:
+    lines = []
+    for fmt, peers in (("tflite", TFLITE_PEERS), ("onnx", ONNX_PEERS)):
+        int8, n = f"{fmt}-int8", len(found)
+        good = {name: result for name, result in found.items() if works(result, int8)}
+        parity = {name: part(result, f"{fmt}-fp32").max_relative_error for name, result in found.items()}
+        ratios = {name: r for name, result in good.items() if (r := versus(result, int8, f"{fmt}-fp32")) is not None}
+        beaten = {name: r for name, result in good.items() if (r := worst_ratio(result, int8, peers)) is not None}
+        sizes = {
+            name: r
+            for name, result in good.items()
+            if part(result, f"{fmt}-fp32").size_bytes > LARGE_BYTES and (r := size_ratio(result, fmt)) is not None
+        }
+        lines += [
+            f"- {fmt}: {len(good)} of {n} convert and run.",
+            f"- {fmt}: float parity above {PARITY:g}: {_names(parity, lambda e: e > PARITY, tiny)}.",
+            f"- {fmt}: int8 / float time, geometric mean {number(geometric_mean(ratios.values()))} of {len(ratios)}; "
+            f"above {SLOWEST}: {_names(ratios, lambda r: r > SLOWEST, number)}.",
+            f"- {fmt}: above {AGAINST_PEERS} x the better of {' and '.join(peers)} ({len(beaten)} compared): "
+            f"{_names(beaten, lambda r: r > AGAINST_PEERS, number)}.",
+            f"- {fmt}: file / float above 0.28 for floats over 5 MB: {_names(sizes, lambda r: r > 0.28, number)}.",
+        ]
+    return lines
+
+
+def _names(
+    values: dict[str, float | None] | dict[str, float], wrong: Callable[[float], bool], show: Callable[[float], str]
+) -> str:
+    return ", ".join(f"{name} {show(v)}" for name, v in values.items() if v is not None and wrong(v)) or "none"
+
+
+def _zoo_table(rows: Sequence[Row], found: dict[str, Result], fmt: str, peers: Sequence[str]) -> list[str]:
+    header = (
+        "model", "kind", "M params", "M MACs", "float parity", "float, ms", "int8 / float",
+        *(f"{peer} / float" for peer in peers), "int8 / best peer", "file / float", "int8 MACs", "partitions",
+        "agreement", "noise", *(f"{peer} noise" for peer in peers), "doubts",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        result, base, name = found[row.name], f"{fmt}-fp32", f"{fmt}-int8"
+        floats, mine = part(result, base), part(result, name)
+        others = result.timing_others_busy.get(fmt, 0.0)
+        lines.append([
+            row.name, ZOO[row.name].kind if row.name in ZOO else "", number(result.parameters / 1e6, 1),
+            number(result.macs / 1e6, 0), tiny(floats.max_relative_error),
+            number(float(np.median(floats.samples_ms)) if floats.samples_ms else None, 1),
+            _or_failed(mine, number(versus(result, name, base))),
+            *(_or_failed(part(result, peer), number(versus(result, peer, base))) for peer in peers),
+            number(worst_ratio(result, name, peers)), number(size_ratio(result, fmt)), percent(mine.int8_macs),
+            NONE if mine.partitions is None else str(mine.partitions), percent(mine.agreement, 0),
+            number(mine.noise, 3), *(number(part(result, peer).noise, 3) for peer in peers),
+            "busy" if others > BUSY else "",
+        ])  # fmt: skip
+    return table(header, lines)
+
+
+def _or_failed(one: Part, text: str) -> str:
+    return "failed" if one.failure else text
+
+
+def coverage(rows: Sequence[Row]) -> list[str]:
+    """What converts and answers, without times."""
+    found = {row.name: result_of(row) for row in rows}
+    names = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
+    counts = ", ".join(f"{name} {sum(works(r, name) for r in found.values())}" for name in names)
+    header = (
+        "model", "kind", "parity tflite", "parity onnx", "noise tflite-int8", "noise onnx-int8", "int8 MACs",
+        "partitions", "outside the delegate", "seconds",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        result = found[row.name]
+        small = part(result, "tflite-int8")
+        lines.append([
+            row.name, ZOO[row.name].kind if row.name in ZOO else "",
+            *(_or_failed(part(result, n), tiny(part(result, n).max_relative_error)) for n in names[::2]),
+            *(_or_failed(part(result, n), number(part(result, n).noise, 3)) for n in names[1::2]),
+            percent(small.int8_macs), NONE if small.partitions is None else str(small.partitions),
+            " ".join(small.undelegated), f"{row.seconds:.0f}",
+        ])  # fmt: skip
+    intro = f"Of {len(rows)} architectures convert and answer: {counts}."
+    return [intro, "", *table(header, lines), *_part_failures(rows, found)]
+
+
+def _part_failures(rows: Sequence[Row], found: dict[str, Result]) -> list[str]:
+    """Every failure once: several files of a model often fail alike."""
+    lines: list[str] = []
+    for row in rows:
+        said: dict[str, list[str]] = {}
+        if row.failure is not None:
+            said.setdefault(str(row.failure), []).append("all")
+        for name, one in found[row.name].parts.items():
+            if one.failure is not None:
+                said.setdefault(str(one.failure), []).append(f"{name} ({one.stage})")
+        lines += [_failure_item(f"{row.name}, {', '.join(where)}", text) for text, where in said.items()]
+    return ["", "### Failures", "", *lines] if lines else []
+
+
+def _failures(rows: Sequence[Row]) -> list[str]:
+    lines = [_failure_item(row.name, str(row.failure)) for row in rows if row.failure is not None]
+    return ["", "Failures:", "", *lines] if lines else []
+
+
+def _failure_item(where: str, text: str) -> str:
+    return f"- **{where}**: " + " / ".join(line.strip() for line in text.splitlines())
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
+    "demo": ("Demo models, Fashion-MNIST", exports),
+    "accuracy": ("Trained models", exports),
+    "export_cost": ("Cost of the commands", cost),
+    "zoo": ("Zoo, random weights, one thread; peers: " + "; ".join(f"{n}: {p.summary}" for n, p in PEERS.items()), zoo),
+    "coverage": ("Coverage, random weights, no timing", coverage),
+}
+
+
+if __name__ == "__main__":
+    write()

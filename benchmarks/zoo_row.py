@@ -1,0 +1,298 @@
+"""One architecture of the zoo benchmark; runs in a process of its own, so that a crash costs one row.
+
+What is known is written after every step: what was measured before a crash is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import peers
+from benchmarks.facts import watch_others
+from benchmarks.images import some_images
+from benchmarks.randomize import randomize
+from benchmarks.rows import Failure, encode, write_whole
+from benchmarks.steps import Graphs, make, torch_scores
+from device_runner.engines import open_engine
+from device_runner.manifest import Input, Output
+from device_runner.preprocess import encode as encode_input
+from shrink import models, targets
+from shrink.bench.latency import interleave
+from shrink.data.images import Images
+from shrink.data.stream import stream
+from shrink.errors import Problem
+from shrink.inspect.ops import Format, Port
+from shrink.inspect.truth import Inspection, inspect_bytes
+from shrink.models import Model
+from shrink.verify.answers import Candidate, relative_error
+
+TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
+FORMATS = ("tflite", "onnx")
+STATISTICS_IMAGES = 8  # that batch norms take their statistics from
+WARMUP_SECONDS = 3.0
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What to measure."""
+
+    spec: str  # as `shrink export` takes it
+    out: str  # file for the result
+    scratch: str  # existing directory, removed by the caller
+    shared: str  # the optional data folder
+    cache: str  # what peers made before
+    calibrate: int  # images that set the ranges
+    judge: int  # other images, on which files are compared with torch
+    timing: bool
+    peers: tuple[str, ...]  # in benchmarks.peers.PEERS
+    peer_python: str
+    min_rounds: int
+    max_seconds: float  # of timing, per format
+    seed: int
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """One file: how it was made, what it is, what it answers, how long it takes."""
+
+    failure: Failure | None = None
+    stage: str = ""  # where it failed: make, load or run
+    seconds: float = 0.0  # to make it; the first of a format captures the graph, too
+    size_bytes: int = 0
+    int8_macs: float = 0.0  # share of MACs in int8
+    dynamic_macs: float = 0.0  # the part of it with run-time ranges
+    ops: int = 0
+    partitions: int | None = None  # of the delegate
+    undelegated: tuple[str, ...] = ()
+    max_relative_error: float | None = None  # largest score difference / largest score of torch
+    noise: float | None = None  # rms score difference / spread of torch's scores between images
+    cosine: float | None = None  # of all scores with torch's
+    agreement: float | None = None  # share of images with torch's best class
+    samples_ms: tuple[float, ...] = ()  # one per round; the same rounds for all files of a format
+    changes: tuple[str, ...] = ()
+    version: str = ""  # of the peer
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """All that was found out about an architecture."""
+
+    failure: Failure | None = None  # of loading or capturing, which leaves no parts
+    parameters: int = 0
+    macs: int = 0
+    input_shape: tuple[int, ...] = ()
+    images: str = ""  # where they came from
+    distinct_answers: int = 0  # classes torch names among the judged images
+    timing_others_busy: dict[str, float] = {}  # format -> cores' worth of other work while it was timed
+    parts: dict[str, Part] = {}
+
+
+def measure(ask: Ask) -> Result:
+    """Everything about one architecture; failures are part of the result."""
+    torch.set_num_threads(1)
+    result = Result()
+    try:
+        _measure(ask, result)
+    except Exception as error:  # whatever happens is a finding
+        result.failure = explain(error)
+    _keep(ask, result)
+    return result
+
+
+def _measure(ask: Ask, result: Result) -> None:
+    images = some_images(Path(ask.shared), Path(ask.scratch, "images"), ask.calibrate + ask.judge)
+    judged = np.linspace(0, len(images) - 1, ask.judge).round().astype(np.int64)
+    calibration = images.subset(np.setdiff1d(np.arange(len(images)), judged))
+    model = random_model(ask, calibration)
+    x = pixels(model, images.subset(judged))
+    scores = torch_scores(model)
+    wanted = np.concatenate([scores(image[None]) for image in x])
+    result.parameters = sum(p.numel() for p in model.module.parameters())
+    result.input_shape, result.images = model.input_shape, images.name
+    result.distinct_answers = len(np.unique(wanted.argmax(1)))
+    graphs: Graphs = {}
+    files: dict[str, Candidate] = {}
+    contents: dict[str, bytes] = {}
+    for target in map(targets.load, TARGETS):
+        part = result.parts[target.name] = Part()
+        with _failing(part), _seconds(part):
+            _begin(part, "make", ask, result)
+            written = make(model, target, calibration, graphs)
+            part.changes, contents[target.name] = written.changes, written.model
+            _describe(part, written.inspection)
+            result.macs = max(result.macs, written.inspection.truth.macs)
+            files[target.name] = written.candidate
+            _begin(part, "run", ask, result)
+            _judge(part, written.candidate, x, wanted)
+        _keep(ask, result)
+    tensors = pixels(model, calibration)
+    for name in ask.peers:
+        source = contents.get(peers.PEERS[name].reads)
+        if source is None:
+            continue
+        part = result.parts[name] = Part()
+        with _failing(part):
+            _begin(part, "make", ask, result)
+            candidate = _peer(part, name, source, tensors, model, ask)
+            if candidate is not None:
+                _begin(part, "run", ask, result)
+                _judge(part, candidate, x, wanted)
+                files[name] = candidate
+        _keep(ask, result)
+    if ask.timing:
+        for fmt in FORMATS:
+            _time(fmt, files, x[:1], result, ask)
+            _keep(ask, result)
+
+
+def random_model(ask: Ask, images: Images) -> Model:
+    """The architecture with random weights that are not degenerate, from a checkpoint as a user would have it."""
+    fresh = models.load(ask.spec)
+    few = torch.from_numpy(pixels(fresh, images.subset(np.arange(min(STATISTICS_IMAGES, len(images))))))
+    randomize(fresh.module, [image[None] for image in few], seed=ask.seed)
+    checkpoint = Path(ask.scratch, "weights.pt")
+    torch.save(fresh.module.state_dict(), checkpoint)
+    return models.load(ask.spec, checkpoint=checkpoint)
+
+
+def pixels(model: Model, images: Images) -> NDArray[np.float32]:
+    """Normalized images, (n, C, H, W)."""
+    return np.concatenate([batch.x for batch in stream(images, model.preprocess)])
+
+
+def explain(error: BaseException) -> Failure:
+    """Three lines for any error; a bug's say where it is."""
+    if isinstance(error, Problem):
+        return Failure(what=_clean(error.what), why=_clean(error.why), fix=_clean(error.fix))
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return Failure(what=f"bug: {type(error).__name__}", why=_clean(first), fix=f"look at {_where(error)}")
+
+
+def _clean(text: str) -> str:
+    """One line without the folders of this machine."""
+    home = str(Path(sys.prefix)) + "/"
+    return " ".join(text.replace(home, "").replace(str(Path.cwd()) + "/", "").split())[:600]
+
+
+def _where(error: BaseException) -> str:
+    """`shrink/graph/clean.py:78`: the deepest line of this repository, or the deepest of all."""
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    root = str(Path(__file__).resolve().parents[1])
+    mine = [line for line in lines if line[0].startswith(root)] or lines or [("", 0)]
+    return f"{mine[-1][0].removeprefix(root).lstrip('/')}:{mine[-1][1]}"
+
+
+@contextmanager
+def _failing(part: Part) -> Iterator[None]:
+    """Turn whatever a part raises into its failure."""
+    try:
+        yield
+        part.stage = part.stage if part.failure else ""
+    except Exception as error:
+        part.failure = explain(error)
+
+
+def _begin(part: Part, stage: str, ask: Ask, result: Result) -> None:
+    """Write down what is about to happen, for the case that it ends this process."""
+    part.stage = stage
+    _keep(ask, result)
+
+
+@contextmanager
+def _seconds(part: Part) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        part.seconds = round(time.monotonic() - start, 2)
+
+
+def _describe(part: Part, inspection: Inspection) -> None:
+    truth = inspection.truth
+    part.size_bytes, part.ops = inspection.size_bytes, truth.ops
+    part.int8_macs, part.dynamic_macs = round(truth.int8_mac_share, 4), round(truth.dynamic_mac_share, 4)
+    part.partitions, part.undelegated = truth.delegate_partitions, truth.undelegated_ops
+
+
+def _judge(part: Part, candidate: Candidate, x: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
+    """Compare the scores of a file on its runtime with torch's, (n, classes) each."""
+    given = np.concatenate([candidate.run(image[None]) for image in x])
+    part.max_relative_error = relative_error(given, wanted)
+    part.agreement = float((given.argmax(1) == wanted.argmax(1)).mean())
+    part.cosine = float((given * wanted).sum() / max(np.linalg.norm(given) * np.linalg.norm(wanted), 1e-12))
+    spread = (wanted - wanted.mean(0)) if len(wanted) > 1 else wanted
+    part.noise = float(np.sqrt(((given - wanted) ** 2).mean() / max((spread**2).mean(), 1e-24)))
+
+
+def _peer(
+    part: Part, name: str, source: bytes, tensors: NDArray[np.float32], model: Model, ask: Ask
+) -> Candidate | None:
+    made = peers.quantize(name, ask.peer_python, source, tensors, Path(ask.scratch), Path(ask.cache))
+    part.failure, part.version, part.seconds = made.failure, made.version, made.seconds
+    if made.model is None:
+        return None
+    part.stage = "load"
+    fmt: Format = "tflite" if peers.PEERS[name].reads.startswith("tflite") else "onnx"
+    inspection = inspect_bytes(made.model, fmt, name)
+    _describe(part, inspection)
+    image, scores = inspection.contract.inputs[0], inspection.contract.outputs[0]
+    return Candidate(
+        open_engine(made.model, fmt),
+        Input(layout="NHWC" if fmt == "tflite" else "NCHW", **_tensor(image)),
+        Output(kind="logits", **_tensor(scores)),
+    )
+
+
+def _tensor(port: Port) -> dict[str, Any]:
+    quantized = port.dtype in ("int8", "uint8")
+    return {
+        "name": port.name,
+        "shape": port.shape,
+        "dtype": port.dtype,
+        "scale": port.scale if quantized else None,
+        "zero_point": port.zero_point if quantized else None,
+    }
+
+
+def _time(fmt: str, files: dict[str, Candidate], x: NDArray[np.float32], result: Result, ask: Ask) -> None:
+    """Time all files of one format in the same rounds, one thread each."""
+    mine = {name: candidate for name, candidate in files.items() if _format(name) == fmt}
+    if not mine:
+        return
+    ready = {name: encode_input(x[0].transpose(1, 2, 0), candidate.input) for name, candidate in mine.items()}
+    runs = {name: partial(candidate.engine.run, ready[name]) for name, candidate in mine.items()}
+    with watch_others() as others:
+        samples = interleave(
+            runs,
+            rng=np.random.default_rng(ask.seed),
+            min_samples=ask.min_rounds,
+            max_seconds=ask.max_seconds,
+            warmup_seconds=WARMUP_SECONDS,
+        )
+    result.timing_others_busy = {**result.timing_others_busy, fmt: others.busy}
+    for name, taken in samples.items():
+        result.parts[name].samples_ms = tuple(round(ms, 4) for ms in taken.samples_ms)
+
+
+def _format(name: str) -> str:
+    target = peers.PEERS[name].reads if name in peers.PEERS else name
+    return target.partition("-")[0]
+
+
+def _keep(ask: Ask, result: Result) -> None:
+    write_whole(Path(ask.out), encode(result))
+
+
+if __name__ == "__main__":
+    measure(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Ask))

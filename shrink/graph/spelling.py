@@ -1,0 +1,105 @@
+"""One spelling for every op: PyTorch has several names for one thing, and the tables of the targets know one.
+
+What is left as it is has no other spelling. All rewrites are exact, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from shrink.graph.edit import call, replace
+
+aten = torch.ops.aten
+
+ALIASES = {
+    aten.view.default: aten.reshape.default,  # a view asks for strides that a dropped copy had made
+    aten._unsafe_view.default: aten.reshape.default,
+    aten._reshape_copy.default: aten.reshape.default,
+    aten.concat.default: aten.cat.default,
+    aten.concatenate.default: aten.cat.default,
+    aten.multiply.Tensor: aten.mul.Tensor,
+    aten.subtract.Tensor: aten.sub.Tensor,
+    aten.divide.Tensor: aten.div.Tensor,
+    aten.true_divide.Tensor: aten.div.Tensor,
+}
+"""Ops that take the same arguments under another name."""
+
+
+def unify(graph_module: fx.GraphModule) -> None:
+    """Write every op in its one spelling, in place."""
+    for node in list(graph_module.graph.nodes):
+        node.target = ALIASES.get(node.target, node.target)
+        rewrite = REWRITES.get(node.target)
+        new = rewrite(node, *node.args, **node.kwargs) if rewrite else None
+        if new is not None:
+            new.meta.update(node.meta)
+            replace(node, new)
+    for node in list(graph_module.graph.nodes):
+        if node.target in CLAMPS:
+            _clamp_before_pool(node)
+
+
+def _relu6(node: fx.Node, x: fx.Node) -> fx.Node:
+    return call(node, aten.hardtanh.default, x, 0.0, 6.0)
+
+
+def _clamp(node: fx.Node, x: fx.Node, low: Any = None, high: Any = None) -> fx.Node | None:
+    if node.meta["val"].dtype is not torch.float32:
+        return None
+    if low == 0 and high is None:
+        return call(node, aten.relu.default, x)
+    return _relu6(node, x) if low == 0 and high == 6 else None
+
+
+def _pad(node: fx.Node, x: fx.Node, pads: Any, mode: str = "constant", value: float | None = None) -> fx.Node | None:
+    return call(node, aten.constant_pad_nd.default, x, pads, value or 0.0) if mode == "constant" else None
+
+
+def _padded_conv(
+    node: fx.Node, x: fx.Node, weight: fx.Node, bias: Any = None, stride: Any = 1, padding: str = "valid",
+    dilation: Any = 1, groups: int = 1,
+) -> fx.Node | None:  # fmt: skip
+    """A convolution whose padding is a word; "same" pads one more at the end where the total is odd."""
+    strides, dilations = _pair(stride), _pair(dilation)
+    totals = [0, 0]
+    if padding == "same":
+        totals = [step * (size - 1) for step, size in zip(dilations, weight.meta["val"].shape[2:], strict=True)]
+    halves = [total // 2 for total in totals]
+    if any(total % 2 for total in totals):
+        pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
+        x, halves = call(node, aten.constant_pad_nd.default, x, pads, 0.0), [0, 0]
+    return call(node, aten.conv2d.default, x, weight, bias, strides, halves, dilations, groups)
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else [*value]
+    return values * 2 if len(values) == 1 else values
+
+
+REWRITES: dict[object, Callable[..., fx.Node | None]] = {
+    aten.relu6.default: _relu6,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.pad.default: _pad,
+    aten.conv2d.padding: _padded_conv,
+}
+"""Ops whose arguments change with the name; a function answers None to leave the node."""
+
+CLAMPS = {aten.relu.default, aten.hardtanh.default}
+
+
+def _clamp_before_pool(node: fx.Node) -> None:
+    """clamp(max_pool(x)) = max_pool(clamp(x)): behind an op with weights the clamp costs nothing."""
+    pool = node.args[0]
+    if not isinstance(pool, fx.Node) or pool.target is not aten.max_pool2d.default or len(pool.users) > 1:
+        return
+    source = pool.args[0]
+    if isinstance(source, fx.Node) and len(source.users) == 1:
+        clamped = call(pool, node.target, source, *node.args[1:])
+        clamped.meta.update(source.meta, layer=node.meta.get("layer", ""))
+        pool.update_arg(0, clamped)
+        replace(node, pool)

@@ -1,0 +1,98 @@
+"""Last step: the files on disk, all at once or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from device_runner.golden import make_golden
+from device_runner.manifest import MANIFEST_NAME, Manifest
+from shrink.data.images import Images
+from shrink.export.bundle import one_line_labels, write_bundle
+from shrink.export.names import MODEL_NAMES
+from shrink.files import appears_whole
+from shrink.models import Model
+from shrink.report import markdown, schema
+from shrink.steps.reporting import Outcome, versions
+from shrink.steps.writing import Artifact
+
+REPORT_JSON, REPORT_MD = "report.json", "report.md"
+GOLDEN_IMAGES = 15  # and the probe image
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One bundle, in memory."""
+
+    manifest: Manifest
+    model: bytes
+    golden: bytes
+
+
+def is_ours(path: Path) -> bool:
+    """Whether an entry of an output directory is one that an export writes."""
+    return path.name in (REPORT_JSON, REPORT_MD) or (path / MANIFEST_NAME).is_file()
+
+
+def bundles(outcome: Outcome) -> Iterator[Bundle]:
+    """The bundle of every target that gets one, one at a time."""
+    job, answers = outcome.job, outcome.verified.answers
+    chosen = np.random.default_rng(job.recipe.seed).permutation(answers.indices)[:GOLDEN_IMAGES]
+    images = [job.split.evaluation.encoded(int(index)) for index in np.sort(chosen)]
+    for target in job.targets:
+        if outcome.is_bundled(target.name):
+            item = outcome.artifacts[target.name]
+            golden = make_golden(images, job.model.preprocess, item.candidate.input, item.candidate.engine.run)
+            yield Bundle(_manifest(outcome, item), item.model, golden)
+
+
+def save(out: Path, made: list[Bundle], report: schema.Report, *, force: bool) -> None:
+    """Write one folder per bundle, named after its target, and the report beside them.
+
+    Raises:
+        OutputError: `out` is in the way, or cannot be written.
+    """
+    with appears_whole(out, replace=force, is_ours=is_ours) as folder:
+        for bundle in made:
+            (folder / bundle.manifest.target).mkdir()
+            write_bundle(folder / bundle.manifest.target, bundle.manifest, bundle.model, bundle.golden)
+        (folder / REPORT_JSON).write_bytes(schema.dump(report))
+        (folder / REPORT_MD).write_text(markdown.render(report, out), encoding="utf-8")
+
+
+def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
+    """All but the files, which `write_bundle` fills in."""
+    job, name, engine = outcome.job, item.target.name, item.candidate.engine
+    return Manifest(
+        name=f"{job.model.spec} for {name}",
+        target=name,
+        format=item.target.format,
+        task="classification",
+        model=MODEL_NAMES[item.target.format],
+        input=item.candidate.input,
+        output=item.candidate.output,
+        preprocess=job.model.preprocess,
+        labels=one_line_labels(labels(job.model, job.split.evaluation)),
+        files=(),
+        truth=item.inspection.truth,
+        accuracy=outcome.verified.accuracy[name],
+        latency=outcome.timed[name].latency,
+        provenance={
+            "recipe": msgspec.to_builtins(job.recipe),
+            "weights": job.model.weights,
+            "checkpoint_sha256": job.model.checkpoint_sha256,
+            "engine": f"{engine.name} {engine.version}",
+            "versions": versions(),
+        },
+    )
+
+
+def labels(model: Model, images: Images) -> tuple[str, ...]:
+    """A name for every output: the data's, else the model's, else its number."""
+    if images.classes is not None and len(images.classes) == model.outputs:
+        return images.classes
+    return model.labels or tuple(images.label_name(i) for i in range(model.outputs))

@@ -1,0 +1,72 @@
+"""Third step: ranges from calibration images, and a quantization plan per int8 target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shrink import quantize
+from shrink.data.checks import CalibrationStats, check_calibration
+from shrink.data.stream import SkipLog, stream
+from shrink.progress import Stage
+from shrink.steps.capturing import Lowered, Rules
+from shrink.steps.loading import Job
+from shrink.steps.threads import workers
+
+BATCH = 8  # images decoded ahead
+HELD_OUT_EVERY = 8  # every so-manieth calibration image sets no range and judges the candidates instead
+HELD_OUT_MOST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What the calibration images decided."""
+
+    plans: Mapping[str, quantize.Chosen]  # int8 target -> its plan
+    images: int  # that could be read, those held out among them
+
+
+def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage: Stage) -> Calibrated:
+    """Observe ranges in one pass over the images per graph, then choose a plan per int8 target."""
+    plans: dict[str, quantize.Chosen] = {}
+    images = 0
+    for rules, lowered in graphs.items():
+        mine = [target for target in job.targets if target.precision == "int8" and target.lower == rules]
+        if not mine:
+            continue
+        candidates = {target.name: quantize.schemes(lowered.graph.graph, target) for target in mine}
+        names = quantize.observed_names(scheme for found in candidates.values() for scheme in found.values())
+        given = _Images(job, skipped, stage)
+        ranges = quantize.observe(lowered.graph, names, iter(given), workers=workers())
+        for target in mine:
+            plans[target.name] = quantize.choose(
+                lowered.graph, candidates[target.name], ranges, target, given.held_out, workers=workers()
+            )
+        images = given.count
+    return Calibrated(plans, images)
+
+
+class _Images:
+    """Calibration images one by one, (1, C, H, W), but for a few in `held_out`; checked once all were read."""
+
+    def __init__(self, job: Job, skipped: SkipLog, stage: Stage) -> None:
+        self._job, self._skipped, self._stage = job, skipped, stage
+        self.held_out: list[Tensor] = []
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        images, preprocess = self._job.split.calibration, self._job.model.preprocess
+        batches = stream(images, preprocess, batch=BATCH, skipped=self._skipped)
+        stats = CalibrationStats()
+        for batch in self._stage.track(batches, total=-(-len(images) // BATCH)):
+            stats.add(batch.x)
+            for x in torch.from_numpy(batch.x).unsqueeze(1):
+                self.count += 1
+                if self.count % HELD_OUT_EVERY == 0 and len(self.held_out) < HELD_OUT_MOST:
+                    self.held_out.append(x)
+                else:
+                    yield x
+        check_calibration(stats, preprocess)

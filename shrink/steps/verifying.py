@@ -1,0 +1,90 @@
+"""Fifth step: every artefact against the float model, on the real runtimes, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from device_runner.manifest import Accuracy
+from shrink.data.stream import SkipLog, stream
+from shrink.errors import ArtifactError
+from shrink.progress import Stage
+from shrink.steps.loading import Job
+from shrink.steps.sanity import float_scores
+from shrink.steps.writing import Artifact
+from shrink.verify.answers import Answers, collect, relative_error
+from shrink.verify.judge import check_answers, judge
+
+BATCH = 32
+PARITY_IMAGES = 16
+LARGEST_PARITY = 1e-3  # relative error of a float file above which the conversion itself is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What the artefacts answer."""
+
+    answers: Answers  # of the targets that were asked for
+    accuracy: Mapping[str, Accuracy]  # the same targets
+    parity: Mapping[str, float]  # float file -> its largest error, relative to the largest score
+    notes: tuple[str, ...]
+
+
+def verify(job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage: Stage) -> Verified:
+    """Judge every target by its answers to the evaluation images, and every float file by its scores.
+
+    Raises:
+        ArtifactError: a file that answers NaN or a constant, or a float file that answers something else.
+        DataError: more than 5 % of the images cannot be read.
+    """
+    images, wanted = job.split.evaluation, {target.name: artifacts[target.name] for target in job.targets}
+    batches = stage.track(
+        stream(images, job.model.preprocess, batch=BATCH, skipped=skipped), total=-(-len(images) // BATCH)
+    )
+    answers = collect(batches, float_scores(job.model), {name: item.candidate for name, item in wanted.items()})
+    reference = answers.reference.argmax(1)
+    notes = tuple(note for name in wanted for note in _check(job, name, answers))
+    return Verified(
+        answers=answers,
+        accuracy={
+            name: judge(answers.labels, reference, scores.argmax(1), max_drop=job.recipe.max_drop / 100)
+            for name, scores in answers.candidates.items()
+        },
+        parity=_parities(job, artifacts, answers),
+        notes=notes,
+    )
+
+
+def _check(job: Job, name: str, answers: Answers) -> tuple[str, ...]:
+    """Refuse nonsense; of a model with random weights only NaN is, the rest is noted."""
+    scores = answers.candidates[name]
+    try:
+        check_answers(name, scores, answers.reference.argmax(1))
+    except ArtifactError as error:
+        if job.model.weights != "random" or not np.isfinite(scores).all():
+            raise
+        return (f"{error.what}: int8 cannot tell the nearly equal scores of random weights apart",)
+    return ()
+
+
+def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers) -> dict[str, float]:
+    """The float files must answer what the float model answers, on a few images that could be read."""
+    chosen = np.random.default_rng(job.recipe.seed).permutation(len(answers.indices))[:PARITY_IMAGES]
+    rows = np.sort(chosen)
+    few = job.split.evaluation.subset(answers.indices[rows])
+    x = np.concatenate([batch.x for batch in stream(few, job.model.preprocess, batch=BATCH)])
+    floats = {name: item for name, item in artifacts.items() if item.target.precision == "fp32"}
+    return {name: _parity(name, item.candidate.run(x), answers.reference[rows]) for name, item in floats.items()}
+
+
+def _parity(name: str, given: np.ndarray, wanted: np.ndarray) -> float:
+    error = relative_error(given, wanted)
+    if not error <= LARGEST_PARITY:  # NaN is not
+        raise ArtifactError(
+            f"the float file of {name} does not answer what the model answers",
+            f"its scores differ by {error:.2%} of the largest score, more than {LARGEST_PARITY:.1%}",
+            "report this model: a conversion is wrong",
+        )
+    return error

@@ -1,0 +1,156 @@
+"""Small classifiers of grey 16 x 16 images: one that is right, and every way a model can be wrong.
+
+The images (see `pipeline_samples`) differ in two ways: their left or right half is brighter, by much,
+and their upper or lower half, by little. The class is 2 x (is the right brighter) + (is the lower brighter).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CFG = {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+class Halves(nn.Module):
+    """Exactly right in float: convolutions that measure the two differences, then a linear that names the class.
+
+    Args:
+        coarse: factor of the feature that tells left from right, undone behind it; the other one is left as it is.
+        tiny: factor of both features, undone behind them.
+    """
+
+    def __init__(self, *, coarse: float = 1.0, tiny: float = 1.0) -> None:
+        super().__init__()
+        self.default_cfg = CFG
+        self.measure = nn.Conv2d(1, 2, 16)  # (b, 1, 16, 16) -> (b, 2, 1, 1)
+        self.name = nn.Linear(2, 4)
+        self.tiny = tiny
+        with torch.no_grad():
+            right = torch.ones(16, 16)
+            right[:, :8] = -1
+            self.measure.weight.copy_(torch.stack([right * coarse, right.T])[:, None] * tiny / 128)
+            self.measure.bias.zero_()
+            self.name.weight.copy_(torch.tensor([[-1.0, -4], [-1, 4], [1, -4], [1, 4]]) / torch.tensor([coarse, 1.0]))
+            self.name.bias.zero_()
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.measure(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.features(x) / self.tiny)
+
+
+class Ratio(Halves):
+    """A division by a feature that is far above 0 in float and rounds to 0 beside the large one in int8."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        return self.name(features) / features[:, 1:].abs()
+
+
+class Doubtful(Halves):
+    """Its control flow depends on the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.gate(self.features(x)))
+
+
+class Gate(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else 2 * x
+
+
+class Exotic(Halves):
+    """Uses an op that no mobile format has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.solver = Solver()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.solver(self.features(x)))
+
+
+class Solver(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = torch.eye(2) + 0.01 * x.unsqueeze(2) @ x.unsqueeze(1)  # (b, 2, 2)
+        return torch.linalg.solve(matrix, x.unsqueeze(2)).squeeze(2)
+
+
+class Constant(Halves):
+    """Answers the same whatever it sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.features(torch.zeros_like(x))) + torch.arange(4.0)
+
+
+class Overflowing(Halves):
+    """Gives NaN in a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Root()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.root(self.features(x)))
+
+
+class Root(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(-1 - functional.relu(x))
+
+
+def good() -> nn.Module:
+    return Halves()
+
+
+def blunt() -> nn.Module:
+    """Right in float; in int8 the fine feature is lost beside the coarse one, and with it one bit of the class."""
+    return Halves(coarse=3000.0)
+
+
+def faint() -> nn.Module:
+    """Right in float; in int8 the features lie below the smallest scale."""
+    return Halves(tiny=1e-12)
+
+
+def ratio() -> nn.Module:
+    return Ratio(coarse=3000.0)
+
+
+def doubtful() -> nn.Module:
+    return Doubtful()
+
+
+def exotic() -> nn.Module:
+    return Exotic()
+
+
+def constant() -> nn.Module:
+    return Constant()
+
+
+def overflowing() -> nn.Module:
+    return Overflowing()
+
+
+def other() -> nn.Module:
+    """Not `good`: other layers, other keys."""
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.LazyLinear(4))
+
+
+def five() -> nn.Module:
+    """One output too many."""
+    model = Halves()
+    model.name = nn.Linear(2, 5)
+    return model
+
+
+def buggy() -> nn.Module:
+    return Halves()
