@@ -95,7 +95,7 @@ def failure(ended: Ended, command: str) -> Failure | None:
     The lines of our own errors are found in standard error; anything else is a crash.
     """
     if ended.timed_out:
-        return Failure(what=f"{command} was stopped", why=f"it ran past {ended.seconds:.0f} s", fix="raise the limit")
+        return Failure(what=f"{command} was stopped", why=f"it ran past {ended.seconds:.0f} s", fix="raise its limit")
     if ended.code == 0:
         return None
     lines = [line.strip() for line in ended.err.splitlines() if line.strip()]
@@ -105,5 +105,5 @@ def failure(ended: Ended, command: str) -> Failure | None:
             return Failure(what=line.removeprefix("error: "), why=lines[index + 1].removeprefix("why: "), fix=fix)
     how = f"signal {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
     return Failure(
-        what=f"{command} crashed: {how}", why=lines[-1][:300] if lines else "it said nothing", fix="see its log"
+        what=f"{command} crashed: {how}", why=lines[-1][:300] if lines else "it said nothing", fix="run it by hand"
     )

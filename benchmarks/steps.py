@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from shrink.data.images import Images
 from shrink.data.split import Split
 from shrink.data.stream import SkipLog
@@ -11,13 +9,11 @@ from shrink.models import Model
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
 from shrink.steps.calibrating import calibrate
-from shrink.steps.capturing import Lowered, Rules, capture_all
+from shrink.steps.capturing import capture_all
 from shrink.steps.loading import Job
-from shrink.steps.sanity import Floats, float_scores
+from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact, write
 from shrink.targets import Target
-
-Graphs = dict[Rules, Lowered]
 
 
 class OneFile(Job):
@@ -29,27 +25,26 @@ class OneFile(Job):
         return self.targets
 
 
-def make(model: Model, target: Target, calibration: Images, graphs: Graphs) -> Artifact:
+def make(model: Model, target: Target, calibration: Images) -> Artifact:
     """Calibrate, quantize and write one file as the export does.
 
     Args:
         model: what to export.
         target: what to make of it.
         calibration: images without labels.
-        graphs: captured before, by rules; added to.
 
     Raises:
         Problem: as the export.
     """
     recipe = ExportRecipe(model=model.spec, data=calibration.name, targets=(target.name,))
-    job = OneFile(recipe, (target,), model, Split(calibration, calibration, ()), ())
-    if target.lower not in graphs:
-        graphs |= capture_all(job)
-    mine = {target.lower: graphs[target.lower]}
+    job = OneFile(
+        recipe=recipe,
+        targets=(target,),
+        model=model,
+        reference=FloatModel(model.module, takes_batches=False),
+        split=Split(calibration, calibration, ()),
+        notes=(),
+    )
+    graphs = capture_all(job)
     with Quiet().stage("make") as stage:
-        return write(job, mine, calibrate(job, mine, SkipLog(), stage), stage)[target.name]
-
-
-def torch_scores(model: Model) -> Callable[[Floats], Floats]:
-    """The model in PyTorch: (b, C, H, W) -> (b, classes)."""
-    return float_scores(model)
+        return write(job, graphs, calibrate(job, graphs, SkipLog(), stage), stage)[target.name]

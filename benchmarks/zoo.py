@@ -21,7 +21,7 @@ from benchmarks.images import SHARED
 from benchmarks.loop import Again, Measured, run_rows
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Failure, Setting, Store
-from benchmarks.zoo_row import Ask
+from benchmarks.zoo_result import Ask
 
 CACHE = Path(tempfile.gettempdir(), "shrink-peers")
 QUICK_CALIBRATION, QUICK_JUDGED = 8, 2  # the fewest from which one image can be held out

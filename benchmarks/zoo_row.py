@@ -23,7 +23,8 @@ from benchmarks.facts import watch_others
 from benchmarks.images import some_images
 from benchmarks.randomize import randomize
 from benchmarks.rows import Failure, encode, write_whole
-from benchmarks.steps import Graphs, make, torch_scores
+from benchmarks.steps import make
+from benchmarks.zoo_result import Ask, Part, Result
 from device_runner.engines import open_engine
 from device_runner.manifest import Input, Output
 from device_runner.preprocess import encode as encode_input
@@ -41,58 +42,6 @@ TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 8  # that batch norms take their statistics from
 WARMUP_SECONDS = 3.0
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure."""
-
-    spec: str  # as `shrink export` takes it
-    out: str  # file for the result
-    scratch: str  # existing directory, removed by the caller
-    shared: str  # the optional data folder
-    cache: str  # what peers made before
-    calibrate: int  # images that set the ranges
-    judge: int  # other images, on which files are compared with torch
-    timing: bool
-    peers: tuple[str, ...]  # in benchmarks.peers.PEERS
-    peer_python: str
-    min_rounds: int
-    max_seconds: float  # of timing, per format
-    seed: int
-
-
-class Part(msgspec.Struct, kw_only=True):
-    """One file: how it was made, what it is, what it answers, how long it takes."""
-
-    failure: Failure | None = None
-    stage: str = ""  # where it failed: make, load or run
-    seconds: float = 0.0  # to make it; the first of a format captures the graph, too
-    size_bytes: int = 0
-    int8_macs: float = 0.0  # share of MACs in int8
-    dynamic_macs: float = 0.0  # the part of it with run-time ranges
-    ops: int = 0
-    partitions: int | None = None  # of the delegate
-    undelegated: tuple[str, ...] = ()
-    max_relative_error: float | None = None  # largest score difference / largest score of torch
-    noise: float | None = None  # rms score difference / spread of torch's scores between images
-    cosine: float | None = None  # of all scores with torch's
-    agreement: float | None = None  # share of images with torch's best class
-    samples_ms: tuple[float, ...] = ()  # one per round; the same rounds for all files of a format
-    changes: tuple[str, ...] = ()
-    version: str = ""  # of the peer
-
-
-class Result(msgspec.Struct, kw_only=True):
-    """All that was found out about an architecture."""
-
-    failure: Failure | None = None  # of loading or capturing, which leaves no parts
-    parameters: int = 0
-    macs: int = 0
-    input_shape: tuple[int, ...] = ()
-    images: str = ""  # where they came from
-    distinct_answers: int = 0  # classes torch names among the judged images
-    timing_others_busy: dict[str, float] = {}  # format -> cores' worth of other work while it was timed
-    parts: dict[str, Part] = {}
 
 
 def measure(ask: Ask) -> Result:
@@ -113,19 +62,18 @@ def _measure(ask: Ask, result: Result) -> None:
     calibration = images.subset(np.setdiff1d(np.arange(len(images)), judged))
     model = random_model(ask, calibration)
     x = pixels(model, images.subset(judged))
-    scores = torch_scores(model)
-    wanted = np.concatenate([scores(image[None]) for image in x])
+    with torch.no_grad():
+        wanted = np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x])
     result.parameters = sum(p.numel() for p in model.module.parameters())
     result.input_shape, result.images = model.input_shape, images.name
     result.distinct_answers = len(np.unique(wanted.argmax(1)))
-    graphs: Graphs = {}
     files: dict[str, Candidate] = {}
     contents: dict[str, bytes] = {}
     for target in map(targets.load, TARGETS):
         part = result.parts[target.name] = Part()
         with _failing(part), _seconds(part):
             _begin(part, "make", ask, result)
-            written = make(model, target, calibration, graphs)
+            written = make(model, target, calibration)
             part.changes, contents[target.name] = written.changes, written.model
             _describe(part, written.inspection)
             result.macs = max(result.macs, written.inspection.truth.macs)

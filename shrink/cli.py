@@ -113,7 +113,6 @@ def export(
       shrink export models.py:make --checkpoint weights.safetensors --data photos/ --target tflite-int8
       shrink export --recipe recipes/fashion_cnn.toml --out out/cnn
     """
-    from shrink import pipeline
     from shrink import recipe as recipes
     from shrink.progress import progress_on
     from shrink.quiet import chatter_aside
@@ -129,6 +128,8 @@ def export(
     }
     asked = recipes.combine(recipe, flags)
     with chatter_aside() as stream:
+        from shrink import pipeline  # seconds, and warnings of the libraries it brings
+
         report = pipeline.export(
             asked,
             out,
@@ -216,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: every Problem becomes three lines on stderr and its exit code; a bug keeps its traceback."""
     _open_standard_files()
     try:
-        code = app(args=argv, prog_name="shrink", standalone_mode=False)
+        code = app(args=argv, prog_name="shrink", standalone_mode=False) or 0
     except typer.TyperException as error:
         code = _misused(error)
     except Problem as problem:
@@ -266,8 +267,7 @@ def _open_standard_files() -> None:
 def _say(text: str) -> None:
     """A result, on stdout; whoever reads it may stop early."""
     try:
-        typer.echo(text)
-        sys.stdout.flush()
+        typer.echo(text)  # and flushes
     except BrokenPipeError:
         _drop_stdout()
 

@@ -335,10 +335,7 @@ def test_the_scripts_use_no_loader_that_runs_code():
 # --- each rule notices what it is for
 
 
-KNOWN = {
-    name: None
-    for name in ("shrink.errors", "shrink.data.stream", "shrink.quantize", "shrink.verify.judge", "shrink.cli")
-}
+KNOWN = dict.fromkeys(("shrink.errors", "shrink.data.stream", "shrink.quantize", "shrink.verify.judge", "shrink.cli"))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ DYNAMIC = "dynamic"
 Printers and the simulation read it.
 """
 
+KEEP_FLOAT = "keep_float"
+"""Key in a node's meta: it must not be computed in int8."""
+FIXED_RANGE = "fixed_range"
+"""Key in a node's meta: (low, high) that its values have by construction, whatever calibration sees."""
+
 
 def is_constant(node: object) -> bool:
     """Whether `node` reads a weight or constant of the module."""

@@ -6,7 +6,7 @@ rewritten for a target is that target's data (`targets/*.toml`, key `lower`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -15,23 +15,31 @@ from torch import fx
 from shrink.graph.clean import tidy
 from shrink.graph.edit import add_constant, call, constant, replace, scalar_like
 from shrink.graph.factors import fold_factors
+from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
 
 aten = torch.ops.aten
 SEQUENCE = (aten.reshape.default, aten.flatten.using_ints, aten.permute.default)
+PIXEL_GRID = "pixel_grid"
 Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 
 
-def lower(graph_module: fx.GraphModule, rules: Collection[str]) -> tuple[str, ...]:
+def lower(
+    graph_module: fx.GraphModule,
+    rules: Collection[str],
+    *,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> tuple[str, ...]:
     """Apply the named rules in place.
 
     Args:
-        rules: names from `RULES`.
+        rules: names from `RULES`, and "pixel_grid".
+        normalization: mean and std per channel of the image input, which "pixel_grid" needs.
 
     Returns:
         One line per rule that fired, such as "hardswish -> x * relu6(x + 3) / 6, 14 times".
     """
-    wanted = {target: (name, rewrite) for name in rules for target, rewrite in RULES[name].items()}
+    wanted = {target: (name, rewrite) for name in rules if name in RULES for target, rewrite in RULES[name].items()}
     fired: dict[str, int] = {}
     for node in list(graph_module.graph.nodes):
         if node.target not in wanted:
@@ -47,6 +55,9 @@ def lower(graph_module: fx.GraphModule, rules: Collection[str]) -> tuple[str, ..
     if folded := fold_factors(graph_module):
         lines.append(f"factors: constant products moved into the next weights, {folded} times")
     tidy(graph_module)
+    if PIXEL_GRID in rules and normalization is not None and align_to_pixels(graph_module, *normalization):
+        lines.append(f"{PIXEL_GRID}: the first convolution reads grey levels 0..255, so that the codes of the image are exact")
+        _settle(graph_module)
     return tuple(lines)
 
 

@@ -45,7 +45,8 @@ def make_plan(scheme: Scheme, ranges: Mapping[str, Range], *, every_row: bool) -
         every_row: the runtime takes run-time ranges per row anyway; otherwise that costs time, and
             only inputs that need it get it.
     """
-    common = join({name: ranges[name] for name in scheme.values}, scheme.tied)
+    known = {**ranges, **{name: Range(*ends) for name, ends in scheme.fixed.items()}}
+    common = join({name: known[name] for name in scheme.values}, scheme.tied)
     codes = {name: affine(found) for name, found in common.items()}
     rows = (name for name, source in scheme.dynamic.items() if every_row or ranges[source].noise > MOST_NOISE)
     return Plan(scheme, codes, frozenset(rows))

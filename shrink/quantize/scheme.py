@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from shrink.graph.edit import is_constant
+from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
 from shrink.targets import Target
 
 Chooser = Callable[[fx.Node], bool]
@@ -30,12 +30,14 @@ class Scheme:
             input; their output is float.
         values: nodes whose output is held as 8-bit codes, in graph order.
         tied: pairs of values that must share scale and zero point.
+        fixed: values whose range is known beforehand.
     """
 
     static: frozenset[str]
     dynamic: Mapping[str, str]
     values: tuple[str, ...]
     tied: tuple[tuple[str, str], ...]
+    fixed: Mapping[str, tuple[float, float]]
 
 
 def op_name(node: fx.Node) -> str:
@@ -85,6 +87,7 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
         {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic},
         tuple(n.name for n in values),
         tuple(tied),
+        {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
     )
 
 
@@ -94,7 +97,7 @@ def _available(graph: fx.Graph, target: Target, keep_float: Chooser) -> set[fx.N
     for node in graph.nodes:
         if node.op == "placeholder":
             able.add(node)
-        elif node.op != "call_function" or keep_float(node) or node.meta.get("dtype") is not torch.float32:
+        elif node.op != "call_function" or keep_float(node) or node.meta.get(KEEP_FLOAT) or node.meta.get("dtype") is not torch.float32:
             continue
         elif op_name(node) in target.compute:
             if is_constant(node.args[1]):

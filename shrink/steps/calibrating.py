@@ -34,7 +34,7 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
     plans: dict[str, quantize.Chosen] = {}
     images = 0
     for rules, lowered in graphs.items():
-        mine = [target for target in job.targets if target.precision == "int8" and target.lower == rules]
+        mine = [target for target in job.targets if target.precision == "int8" and target.rewrites == rules]
         if not mine:
             continue
         candidates = {target.name: quantize.schemes(lowered.graph.graph, target) for target in mine}

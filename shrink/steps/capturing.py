@@ -23,9 +23,10 @@ class Lowered:
 
 def capture_all(job: Job) -> dict[Rules, Lowered]:
     """Capture and rewrite the model once for every set of rules."""
-    return {rules: _lowered(job, rules) for rules in dict.fromkeys(target.lower for target in job.files)}
+    return {rules: _lowered(job, rules) for rules in dict.fromkeys(target.rewrites for target in job.files)}
 
 
 def _lowered(job: Job, rules: Rules) -> Lowered:
     graph = capture(job.model.module, job.model.input_shape)
-    return Lowered(graph, lower(graph, rules))
+    preprocess = job.model.preprocess
+    return Lowered(graph, lower(graph, rules, normalization=(preprocess.mean, preprocess.std)))

@@ -11,7 +11,7 @@ from shrink.data.checks import check_labels
 from shrink.data.split import Split
 from shrink.models import Model
 from shrink.recipe import ExportRecipe
-from shrink.steps.sanity import check_float
+from shrink.steps.sanity import FloatModel, check_float
 from shrink.targets import Target
 
 
@@ -22,6 +22,7 @@ class Job:
     recipe: ExportRecipe
     targets: tuple[Target, ...]  # as asked, in that order
     model: Model
+    reference: FloatModel
     split: Split
     notes: tuple[str, ...]  # what a reader of the results must know of the model
 
@@ -43,4 +44,5 @@ def load(recipe: ExportRecipe, wanted: tuple[Target, ...]) -> Job:
     needs_ranges = any(target.precision == "int8" for target in wanted)
     split = splits.load(recipe.data, calibrate=recipe.calibrate if needs_ranges else None, seed=recipe.seed)
     check_labels(model.outputs, split.evaluation)
-    return Job(recipe, wanted, model, split, check_float(model, split.evaluation))
+    reference, notes = check_float(model, split.evaluation)
+    return Job(recipe, wanted, model, reference, split, notes)

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtrc
 
 from device_runner.manifest import Accuracy
 from shrink.data.stream import SkipLog, stream
 from shrink.errors import ArtifactError
 from shrink.progress import Stage
 from shrink.steps.loading import Job
-from shrink.steps.sanity import float_scores
 from shrink.steps.writing import Artifact
 from shrink.verify.answers import Answers, collect, relative_error
 from shrink.verify.judge import check_answers, judge
 
 BATCH = 32
+CHANCE = 0.01  # probability of so many right answers below which they are no chance
 PARITY_IMAGES = 16
 LARGEST_PARITY = 1e-3  # relative error of a float file above which the conversion itself is wrong
 
@@ -43,9 +45,9 @@ def verify(job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage:
     batches = stage.track(
         stream(images, job.model.preprocess, batch=BATCH, skipped=skipped), total=-(-len(images) // BATCH)
     )
-    answers = collect(batches, float_scores(job.model), {name: item.candidate for name, item in wanted.items()})
+    answers = collect(batches, job.reference, {name: item.candidate for name, item in wanted.items()})
     reference = answers.reference.argmax(1)
-    notes = tuple(note for name in wanted for note in _check(job, name, answers))
+    notes = (*_labels(job, answers), *(note for name in wanted for note in _check(job, name, answers)))
     return Verified(
         answers=answers,
         accuracy={
@@ -69,6 +71,17 @@ def _check(job: Job, name: str, answers: Answers) -> tuple[str, ...]:
     return ()
 
 
+def _labels(job: Job, answers: Answers) -> tuple[str, ...]:
+    """A trained model that is right no more often than chance was asked in another order of classes."""
+    right, n = int((answers.reference.argmax(1) == answers.labels).sum()), len(answers.labels)
+    if job.model.weights == "random" or bdtrc(right - 1, n, 1 / job.model.outputs) < CHANCE:
+        return ()
+    return (
+        f"float names {right} of {n} images rightly, no more than chance: is class number i of the data output i of "
+        "the model, and is the preprocessing that of training?",
+    )
+
+
 def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers) -> dict[str, float]:
     """The float files must answer what the float model answers, on a few images that could be read."""
     chosen = np.random.default_rng(job.recipe.seed).permutation(len(answers.indices))[:PARITY_IMAGES]
@@ -79,7 +92,7 @@ def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers) -> 
     return {name: _parity(name, item.candidate.run(x), answers.reference[rows]) for name, item in floats.items()}
 
 
-def _parity(name: str, given: np.ndarray, wanted: np.ndarray) -> float:
+def _parity(name: str, given: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
     error = relative_error(given, wanted)
     if not error <= LARGEST_PARITY:  # NaN is not
         raise ArtifactError(

@@ -42,18 +42,16 @@ def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, sta
         ArtifactError: a file that its runtime refuses.
     """
     files = stage.track(job.files)
-    return {t.name: _artifact(job, t, graphs[t.lower], calibrated.plans.get(t.name)) for t in files}
+    return {t.name: _artifact(job, t, graphs[t.rewrites], calibrated.plans.get(t.name)) for t in files}
 
 
 def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
     model = _print(target, lowered, chosen)
-    candidate = Candidate(
-        _open(target, model), float_input(target, job.model.input_shape), float_output(job.model.outputs)
-    )
+    spec_in, spec_out = float_input(target, job.model.input_shape), float_output(job.model.outputs)
     return Artifact(
         target=target,
         model=model,
-        candidate=candidate,
+        candidate=Candidate(_open(target, model), spec_in, spec_out, target.name),
         inspection=inspect_bytes(model, target.format, target.name),
         changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
         declined=chosen.declined if chosen else (),

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runner.engines.base import Engine
+from device_runner.errors import EngineError
 from device_runner.manifest import Input, Output
 from device_runner.postprocess import scores
 from device_runner.preprocess import encode
+from shrink.errors import ArtifactError
 
 Floats = NDArray[np.float32]
 Reference = Callable[[Floats], Floats]
@@ -26,11 +28,22 @@ class Candidate:
     engine: Engine
     input: Input
     output: Output
+    name: str = "the artefact"  # in errors
 
     def run(self, x: Floats) -> Floats:
-        """Scores (b, classes) of images (b, C, H, W), one inference each."""
-        images = x.transpose(0, 2, 3, 1)
-        return np.stack([scores(self.engine.run(encode(image, self.input)), self.output) for image in images])
+        """Scores (b, classes) of images (b, C, H, W), one inference each.
+
+        Raises:
+            ArtifactError: the runtime fails on an image, or the answer is NaN or infinite.
+        """
+        try:
+            return np.stack([self._scores(image) for image in x.transpose(0, 2, 3, 1)])
+        except EngineError as error:
+            fix = "check the weights, and calibrate with more, typical images"
+            raise ArtifactError(f"{self.name}: {error.what}", error.why, fix) from error
+
+    def _scores(self, image: Floats) -> Floats:
+        return scores(self.engine.run(encode(image, self.input)), self.output)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

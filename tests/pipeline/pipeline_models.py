@@ -1,7 +1,7 @@
 """Small classifiers of grey 16 x 16 images: one that is right, and every way a model can be wrong.
 
 The images (see `pipeline_samples`) differ in two ways: their left or right half is brighter, by much,
-and their upper or lower half, by little. The class is 2 x (is the right brighter) + (is the lower brighter).
+and their upper or lower half, by little. The class is 2 x (is the right brighter) + (is the upper brighter).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Halves(nn.Module):
     """Exactly right in float: convolutions that measure the two differences, then a linear that names the class.
 
     Args:
-        coarse: factor of the feature that tells left from right, undone behind it; the other one is left as it is.
+        coarse: factor of the feature that tells left from right; the other one is left as it is.
         tiny: factor of both features, undone behind them.
     """
 
@@ -30,9 +30,9 @@ class Halves(nn.Module):
         with torch.no_grad():
             right = torch.ones(16, 16)
             right[:, :8] = -1
-            self.measure.weight.copy_(torch.stack([right * coarse, right.T])[:, None] * tiny / 128)
+            self.measure.weight.copy_(torch.stack([right * coarse, -right.T])[:, None] * tiny / 128)
             self.measure.bias.zero_()
-            self.name.weight.copy_(torch.tensor([[-1.0, -4], [-1, 4], [1, -4], [1, 4]]) / torch.tensor([coarse, 1.0]))
+            self.name.weight.copy_(torch.tensor([[-1.0, -4], [-1, 4], [1, -4], [1, 4]]))
             self.name.bias.zero_()
 
     def features(self, x: Tensor) -> Tensor:
@@ -152,5 +152,25 @@ def five() -> nn.Module:
     return model
 
 
-def buggy() -> nn.Module:
+class OneAtATime(Halves):
+    """Written for one image: together, the images get the scores of the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:1]).expand(len(x), -1)
+
+
+def one_at_a_time() -> nn.Module:
+    return OneAtATime()
+
+
+def talkative() -> nn.Module:
+    print("hello from the model's own code")  # noqa: T201
     return Halves()
+
+
+def mixed_up() -> nn.Module:
+    """Its outputs are in another order than the classes of the data."""
+    model = Halves()
+    with torch.no_grad():
+        model.name.weight.copy_(model.name.weight.roll(1, 0))
+    return model

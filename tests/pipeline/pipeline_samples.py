@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-CLASSES = ("left-upper", "left-lower", "right-upper", "right-lower")
+from shrink.report.schema import Report
+
+MODELS = Path(__file__).with_name("pipeline_models.py")
+CLASSES = ("left-lower", "left-upper", "right-lower", "right-upper")  # in the order of their names
 COARSE, FINE = 60, 8  # grey levels between the halves
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left."""
+
+    out: Path
+    report: Report
 
 
 def picture(label: int, rng: np.random.Generator, size: int = 16) -> NDArray[np.uint8]:
@@ -18,7 +30,10 @@ def picture(label: int, rng: np.random.Generator, size: int = 16) -> NDArray[np.
     pixels = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC), np.float32)
     half = size // 2
     pixels -= pixels.mean()
-    for part, slope in ((np.s_[:, half:], COARSE * (2 * (label // 2) - 1)), (np.s_[half:], FINE * (2 * (label % 2) - 1))):
+    for part, slope in (
+        (np.s_[:, half:], COARSE * (2 * (label // 2) - 1)),
+        (np.s_[half:], -FINE * (2 * (label % 2) - 1)),
+    ):
         other = np.s_[:, :half] if part == np.s_[:, half:] else np.s_[:half]
         gap = pixels[part].mean() - pixels[other].mean()
         pixels[part] += (slope - gap) / 2

@@ -1,0 +1,59 @@
+"""What is asked and found out about one architecture of the zoo, as data."""
+
+from __future__ import annotations
+
+import msgspec
+
+from benchmarks.rows import Failure
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What to measure."""
+
+    spec: str  # as `shrink export` takes it
+    out: str  # file for the result
+    scratch: str  # existing directory, removed by the caller
+    shared: str  # the optional data folder
+    cache: str  # what peers made before
+    calibrate: int  # images that set the ranges
+    judge: int  # other images, on which files are compared with torch
+    timing: bool
+    peers: tuple[str, ...]  # in benchmarks.peers.PEERS
+    peer_python: str
+    min_rounds: int
+    max_seconds: float  # of timing, per format
+    seed: int
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """One file: how it was made, what it is, what it answers, how long it takes."""
+
+    failure: Failure | None = None
+    stage: str = ""  # where it failed: make, load or run
+    seconds: float = 0.0  # to make it, from the capture on
+    size_bytes: int = 0
+    int8_macs: float = 0.0  # share of MACs in int8
+    dynamic_macs: float = 0.0  # the part of it with run-time ranges
+    ops: int = 0
+    partitions: int | None = None  # of the delegate
+    undelegated: tuple[str, ...] = ()
+    max_relative_error: float | None = None  # largest score difference / largest score of torch
+    noise: float | None = None  # rms score difference / spread of torch's scores between images
+    cosine: float | None = None  # of all scores with torch's
+    agreement: float | None = None  # share of images with torch's best class
+    samples_ms: tuple[float, ...] = ()  # one per round; the same rounds for all files of a format
+    changes: tuple[str, ...] = ()
+    version: str = ""  # of the peer
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """All that was found out about an architecture."""
+
+    failure: Failure | None = None  # of loading or capturing, which leaves no parts
+    parameters: int = 0
+    macs: int = 0
+    input_shape: tuple[int, ...] = ()
+    images: str = ""  # where they came from
+    distinct_answers: int = 0  # classes torch names among the judged images
+    timing_others_busy: dict[str, float] = {}  # format -> cores' worth of other work while it was timed
+    parts: dict[str, Part] = {}

@@ -1,0 +1,96 @@
+"""The tables are derived from the rows, and say what speaks against them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+from benchmarks.facts import Conditions, Machine
+from benchmarks.rows import Failure, Row, Store
+from benchmarks.tables import geometric_mean, times
+from benchmarks.zoo_result import Part, Result
+
+CONDITIONS = Conditions(
+    commit="0123456789abcdef", dirty=True, code="abc",
+    machine=Machine(cpu="a cpu", cores=2, memory_gib=4.0, system="Linux x86_64"),
+    versions={"torch": "2.13.0", "litert-torch": "0.10.0", "ai-edge-litert": "2.3.0", "onnxruntime": "1.32.0"},
+)  # fmt: skip
+
+
+def row(benchmark: str, name: str, result: Any, failure: Failure | None = None, busy: float = 0.0) -> Row:
+    import msgspec
+
+    return Row(
+        benchmark=benchmark, name=name, date="2026-01-02T00:00:00+00:00", conditions=CONDITIONS, settings={},
+        seconds=12.0, peak_mib=900.0, others_busy=busy, failure=failure, result=msgspec.to_builtins(result),
+    )  # fmt: skip
+
+
+def timed(factor: float, **facts: Any) -> Part:
+    """A file that takes `factor` ms in quiet rounds and ten times that in a disturbed one, as all others do."""
+    return Part(samples_ms=tuple(factor * (10 if n % 7 == 0 else 1) for n in range(50)), **facts)
+
+
+def zoo_result() -> Result:
+    floats = {"size_bytes": 14_000_000, "max_relative_error": 2e-6, "agreement": 1.0, "noise": 1e-6}
+    return Result(
+        parameters=3_500_000,
+        macs=300_000_000,
+        parts={
+            "tflite-fp32": timed(10.0, **floats),
+            "tflite-int8": timed(4.0, size_bytes=3_700_000, int8_macs=1.0, partitions=1, agreement=0.94, noise=0.1),
+            "aeq-static": timed(5.0, noise=0.2),
+            "aeq-dynamic": Part(failure=Failure(what="aeq-dynamic crashed", why="a bug", fix="none"), stage="make"),
+            "onnx-fp32": timed(10.0, **floats),
+            "onnx-int8": timed(6.0, size_bytes=3_700_000, int8_macs=1.0, agreement=0.94, noise=0.1),
+            "ort-static": timed(12.0),
+            "ort-static-uint8": timed(5.0),
+        },
+    )
+
+
+GOLDEN_ZOO = [
+    "- tflite: 1 of 2 convert and run.",
+    "- tflite: int8 / float time, geometric mean 0.40 of 1; above 0.95: none.",
+    "- onnx: above 1.05 x the better of ort-static and ort-static-uint8 (1 compared): mobilenet_v2 1.20.",
+    "| mobilenet_v2 | CNN | 3.5 | 300 | 2e-06 | 10.0 | 0.40 | 0.50 | failed | 0.80 | 0.264 | 100.0 % | 1 | 94 % |",
+    "- **mobilenet_v2, aeq-dynamic (make)**: aeq-dynamic crashed / why: a bug / fix: none",
+    "- **swin_t, all**: the measuring process crashed / why: signal / fix: run it by hand",
+    "2026-01-02; a cpu, 2 cores; commit 0123456789 with changes; torch 2.13.0, litert-torch 0.10.0, "
+    "ai-edge-litert 2.3.0, onnxruntime 1.32.0.",
+]
+
+
+def test_the_page_of_a_zoo(tmp_path: Path) -> None:
+    store = Store("zoo", tmp_path)
+    store.save(row("zoo", "mobilenet_v2", zoo_result()))
+    crash = Failure(what="the measuring process crashed", why="signal", fix="run it by hand")
+    store.save(row("zoo", "swin_t", {}, crash))
+    page = report.render(tmp_path)
+    assert [line for line in GOLDEN_ZOO if line not in page] == []
+    report.write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == page
+
+
+def test_the_cost_of_commands(tmp_path: Path) -> None:
+    store = Store("export_cost", tmp_path)
+    store.save(row("export_cost", "export", {"wall_seconds": 61.234}, busy=0.7))
+    store.save(row("export_cost", "help", {"samples_seconds": [0.3, 0.1, 0.2], "imports_torch": False}))
+    page = report.render(tmp_path)
+    assert "| export | 61.23 | 900 | 1 | busy |" in page
+    assert "| help | 0.20 | 900 | 3 | imports no torch |" in page
+
+
+def test_no_rows_no_sections(tmp_path: Path) -> None:
+    assert "##" not in report.render(tmp_path).removeprefix("# Results")
+
+
+def test_a_disturbed_round_does_not_move_a_ratio() -> None:
+    assert times(timed(4.0).samples_ms, timed(10.0).samples_ms) == pytest.approx(0.4)
+    assert times((), timed(1.0).samples_ms) is None
+
+
+def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one() -> None:
+    assert geometric_mean([0.25, 4.0]) == pytest.approx(1.0)
+    assert geometric_mean([]) is None

@@ -1,0 +1,366 @@
+"""Every rewrite is the same function in float; what it cannot write exactly it leaves alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from graph_nets import NETS, SHAPE, answer, images, lively, ops, traced
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from shrink import targets
+from shrink.graph.capture import capture
+from shrink.graph.clean import tidy
+from shrink.graph.factors import fold_factors
+from shrink.graph.lower import DESCRIPTIONS, RULES, lower
+from shrink.graph.shapes import input_shape
+
+aten = torch.ops.aten
+shapes = st.tuples(st.just(1), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
+seeds = st.integers(0, 2**16)
+
+
+def same(
+    graph_module: fx.GraphModule,
+    wanted: Callable[[Tensor], Tensor],
+    seed: int = 0,
+    spread: float = 5,
+    close: float = 1e-6,
+) -> list[str]:
+    """Ops of a graph whose answers are torch's own to `close` of the largest, on values that reach every bend."""
+    for image in images(2, input_shape(graph_module), seed):
+        right = answer(wanted, image * spread)
+        atol = float(right.abs().max()) * close + 1e-7
+        torch.testing.assert_close(answer(graph_module, image * spread), right, rtol=0, atol=atol)
+    return ops(graph_module)
+
+
+def lowered(function: Callable[[Tensor], Any], rule: str, shape: tuple[int, ...] = SHAPE) -> list[str]:
+    graph_module = traced(function, shape)
+    lower(graph_module, [rule])
+    return same(graph_module, function)
+
+
+EXACT: dict[str, tuple[Any, tuple[Any, ...], list[str]]] = {
+    "hard_sigmoid": (aten.hardsigmoid.default, (), ["add.Tensor", "hardtanh.default", "mul.Tensor"]),
+    "hard_swish": (aten.hardswish.default, (), ["add.Tensor", "hardtanh.default", "mul.Tensor", "mul.Tensor"]),
+    "silu": (aten.silu.default, (), ["sigmoid.default", "mul.Tensor"]),
+    "pool_to_mean": (aten.adaptive_avg_pool2d.default, ([1, 1],), ["mean.dim"]),
+}
+
+
+@pytest.mark.parametrize("rule", EXACT)
+@settings(max_examples=25)
+@given(shape=shapes, seed=seeds)
+def test_an_activation_is_written_exactly(rule: str, shape: tuple[int, ...], seed: int) -> None:
+    op, args, spelling = EXACT[rule]
+    graph_module = traced(lambda x: op(x, *args), shape)
+    assert len(lower(graph_module, [rule])) == 1
+    assert same(graph_module, lambda x: op(x, *args), seed) == spelling
+
+
+@pytest.mark.parametrize("rule", EXACT)
+def test_a_rule_that_is_not_asked_for_does_nothing(rule: str) -> None:
+    op, args, spelling = EXACT[rule]
+    graph_module = traced(lambda x: op(x, *args))
+    before = ops(graph_module)
+    assert lower(graph_module, [name for name in RULES if name != rule]) == ()
+    assert ops(graph_module) == before != spelling
+
+
+@pytest.mark.parametrize("size", [2, (1, 2), (2, 1), (None, 1), (16, 16)])
+def test_a_pool_to_more_than_one_cell_is_no_mean(size: Any) -> None:
+    assert lowered(nn.AdaptiveAvgPool2d(size), "pool_to_mean") == ["adaptive_avg_pool2d.default"]
+
+
+# --- numbers
+
+
+@settings(max_examples=40)
+@given(
+    op=st.sampled_from([aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor]),
+    number=st.floats(0.01, 100).map(lambda x: round(x, 3)) | st.integers(1, 9),
+    shape=shapes,
+)
+def test_a_number_becomes_a_constant(op: Any, number: float, shape: tuple[int, ...]) -> None:
+    graph_module = traced(lambda x: op(x, number), shape)
+    assert len(lower(graph_module, ["numbers"])) == 1
+    (node,) = (n for n in graph_module.graph.nodes if n.op == "call_function")
+    assert all(isinstance(arg, fx.Node) for arg in node.args)
+    constants = [n for n in graph_module.graph.nodes if n.op == "get_attr"]
+    assert [n.meta["shape"] for n in constants] == [(1, 1, 1, 1)]  # the rank of the other operand
+    image = images(1, shape)[0]
+    torch.testing.assert_close(answer(graph_module, image), op(image, number), rtol=2e-7, atol=1e-12)
+
+
+def test_a_number_on_the_left_becomes_a_constant_too() -> None:
+    assert lowered(lambda x: 3 * x, "numbers") == ["mul.Tensor"]
+    assert lowered(lambda x: 1 + x, "numbers") == ["add.Tensor"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.add(x, 2.0, alpha=3),
+        lambda x: (x > 0).to(torch.int64) + 1,
+        lambda x: torch.div(x, 2, rounding_mode="floor"),
+        lambda x: 1 - x,
+    ],
+    ids=["alpha", "integers", "floor", "number minus x"],
+)
+def test_what_is_no_plain_product_or_sum_of_floats_stays(function: Callable[[Tensor], Tensor]) -> None:
+    graph_module = traced(function)
+    before = ops(graph_module)
+    assert lower(graph_module, ["numbers"]) == ()
+    assert ops(graph_module) == before
+
+
+def test_a_number_divided_by_a_value_is_no_product() -> None:
+    """torch.export writes it as a reciprocal; a graph made by other means may not."""
+    graph_module = traced(lambda x: x / 2)
+    (node,) = (n for n in graph_module.graph.nodes if n.op == "call_function")
+    node.args = (2.0, node.args[0])
+    assert RULES["numbers"][aten.div.Tensor](graph_module, node) is None
+
+
+# --- attention
+
+
+@settings(max_examples=25)
+@given(shape=shapes, scale=st.sampled_from([None, 0.1, 1.0]), mask=st.booleans(), seed=seeds)
+def test_attention_is_softmax_of_products(shape: tuple[int, ...], scale: float | None, mask: bool, seed: int) -> None:
+    """Images (1, C, H, W) as C heads of H tokens of width W."""
+
+    def attend(x: Tensor) -> Tensor:
+        bias = x @ x.transpose(2, 3) if mask else None
+        return F.scaled_dot_product_attention(x, x.flip(2), x, attn_mask=bias, scale=scale)
+
+    graph_module = traced(attend, shape)
+    assert len(lower(graph_module, ["attention"])) == 1
+    left = same(graph_module, attend, seed, spread=1, close=1e-5)  # exp magnifies the rounding of the scores
+    assert "scaled_dot_product_attention.default" not in left
+    assert left.count("matmul.default") == 2 + mask and left.count("softmax.int") == 1
+
+
+def test_attention_is_the_textbook_equation() -> None:
+    graph_module = traced(lambda x: F.scaled_dot_product_attention(x, x, x), (1, 2, 5, 4))
+    lower(graph_module, ["attention"])
+    x = images(1, (1, 2, 5, 4))[0].double()
+    scores = (x @ x.mT / math.sqrt(4)).exp()
+    torch.testing.assert_close(
+        answer(graph_module, x.float()), (scores / scores.sum(-1, keepdim=True) @ x).float(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_attention_after_a_rewritten_query_or_mask() -> None:
+    """The rules meet: numbers rewrites what attention then asks for its shape and dtype."""
+
+    def net(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x * 0.5, x, x, attn_mask=x / 3)
+
+    graph_module = traced(net)
+    assert len(lower(graph_module, ["numbers", "attention"])) == 2
+    image = images(1)[0]
+    torch.testing.assert_close(answer(graph_module, image), answer(net, image), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(16, 16).tril().bool()),
+        lambda x: F.scaled_dot_product_attention(x.repeat(1, 2, 1, 1), x, x, enable_gqa=True),
+    ],
+    ids=["causal", "boolean mask", "grouped"],
+)
+def test_attention_of_another_kind_is_declined(function: Callable[[Tensor], Tensor]) -> None:
+    assert "scaled_dot_product_attention.default" in lowered(function, "attention")
+
+
+# --- patches
+
+
+@settings(max_examples=8)
+@given(
+    patch=st.tuples(st.integers(1, 4), st.integers(1, 4)).filter(lambda p: p[0] * p[1] > 4),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    bias=st.booleans(),
+    flatten=st.booleans(),
+)
+def test_patches_are_a_linear(patch: tuple[int, int], rows: int, columns: int, bias: bool, flatten: bool) -> None:
+    conv = nn.Conv2d(3, 5, patch, patch, bias=bias)
+
+    def tokens(x: Tensor) -> Tensor:
+        return conv(x).flatten(2).transpose(1, 2) if flatten else conv(x).permute(0, 2, 3, 1)
+
+    left = lowered(tokens, "patches_to_linear", (1, 3, rows * patch[0], columns * patch[1]))
+    assert "conv2d.default" not in left and left.count("linear.default") == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.conv2d(x, torch.ones(4, 3, 4, 4), stride=4),  # not read as a sequence
+        lambda x: F.conv2d(x, torch.ones(4, 3, 4, 4), stride=2).flatten(2),  # overlapping
+        lambda x: F.conv2d(x, torch.ones(4, 3, 5, 5), stride=5).flatten(2),  # pixels left over
+        lambda x: F.conv2d(x, torch.ones(4, 3, 4, 4), stride=4, padding=4).flatten(2),
+        lambda x: F.conv2d(x, torch.ones(3, 1, 4, 4), stride=4, groups=3).flatten(2),
+        lambda x: F.conv2d(x, torch.ones(4, 3, 2, 2), stride=2).flatten(2),  # so small that it costs more
+        lambda x: F.conv2d(x, torch.ones(4, 3, 3, 3), stride=3, dilation=2).flatten(2),
+    ],
+)
+def test_a_convolution_of_another_kind_stays(function: Callable[[Tensor], Tensor]) -> None:
+    assert "conv2d.default" in lowered(function, "patches_to_linear")
+
+
+# --- all together
+
+
+@pytest.mark.parametrize("runtime", ["tflite-int8", "onnx-int8"])
+@pytest.mark.parametrize("name", ["squeeze_excite", "silu", "encoder", "linear_norm", "windows"])
+def test_what_a_target_asks_for_changes_no_answer(name: str, runtime: str) -> None:
+    module = lively(NETS[name]())
+    graph_module = capture(module, SHAPE)
+    lines = lower(graph_module, targets.load(runtime).lower)
+    assert lines and all(line.split(":")[0] in {*DESCRIPTIONS, "factors"} for line in lines)
+    for image in images():
+        torch.testing.assert_close(answer(graph_module, image), answer(module, image), rtol=1e-4, atol=5e-6)
+    for node in graph_module.graph.nodes:
+        assert "shape" in node.meta or str(node.target) not in ops(graph_module), node
+
+
+def test_the_lines_say_how_often_a_rule_fired() -> None:
+    graph_module = traced(lambda x: F.hardswish(F.hardswish(x)) + F.silu(x))
+    assert lower(graph_module, ["hard_swish", "silu", "attention"]) == (
+        "hard_swish: written as x * relu6(x + 3) / 6, 2 times",
+        "silu: written as x * sigmoid(x), 1 times",
+    )
+
+
+def test_every_rule_has_a_description_and_every_target_names_rules() -> None:
+    assert RULES.keys() == DESCRIPTIONS.keys()
+    assert {rule for name in targets.names() for rule in targets.load(name).lower} <= RULES.keys()
+
+
+# --- factors
+
+
+def factors(net: Callable[[Tensor], Tensor]) -> int:
+    """How many products were folded; folding must answer as not folding does, to 1e-5."""
+    graph_module = traced(net)
+    count = fold_factors(graph_module)
+    tidy(graph_module)
+    for image in images(3):
+        wanted = answer(net, image)
+        torch.testing.assert_close(answer(graph_module, image), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    return count
+
+
+THIRD = torch.full((1, 1, 1, 1), 1 / 3)
+
+
+def conv(out: int = 4) -> nn.Module:
+    return lively(nn.Conv2d(3, out, 3, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("rules", "folded"),
+    [
+        (["hard_swish"], 0),  # read by a pool, which is no product
+        (["hard_swish", "pool_to_mean"], 1),
+        (["hard_swish", "hard_sigmoid", "pool_to_mean"], 2),
+    ],
+)
+def test_factors_of_squeeze_excite_and_hard_swish(rules: list[str], folded: int) -> None:
+    module = lively(NETS["squeeze_excite"]())
+    graph_module = capture(module, SHAPE)
+    lines = lower(graph_module, rules)
+    count = [f"factors: constant products moved into the next weights, {folded} times"] if folded else []
+    assert [line for line in lines if line.startswith("factors")] == count
+    for image in images():
+        torch.testing.assert_close(answer(graph_module, image), answer(module, image), rtol=1e-5, atol=2e-6)
+
+
+def test_a_factor_goes_into_the_next_weights() -> None:
+    one, linear = conv(), lively(nn.Linear(768, 4))
+    assert factors(lambda x: one(x * THIRD)) == 1
+    assert factors(lambda x: one(THIRD * x)) == 1
+    assert factors(lambda x: linear((x * THIRD).flatten(1))) == 1
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: x.mean((2, 3)),
+        lambda x: x.permute(0, 2, 3, 1).reshape(1, -1, 3)[:, 1:9].transpose(0, 1).squeeze(1),
+        lambda x: x.select(2, 3).permute(0, 2, 1).unsqueeze(1),
+        lambda x: (x * torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)).mean((2, 3)),
+    ],
+)
+def test_a_factor_goes_through_what_is_linear(way: Callable[[Tensor], Tensor]) -> None:
+    linear = lively(nn.Linear(3, 4))
+    assert factors(lambda x: linear(way((x + 1) * THIRD))) == 1
+
+
+def test_a_factor_goes_to_all_readers_or_to_none() -> None:
+    one, two = conv(), conv()
+    assert factors(lambda x: one(y := x * THIRD) + two(y)) == 1
+    assert factors(lambda x: one(y := x * THIRD) + torch.relu(two(torch.relu(y)))) == 0
+    assert factors(lambda x: one(y := x * THIRD).sum() + y) == 0
+
+
+def test_a_factor_that_arrives_twice_counts_twice() -> None:
+    """y = c x enters as y * mean(y): the product carries c squared."""
+    one = conv()
+    assert factors(lambda x: one((y := x * THIRD) * y.mean((2, 3), keepdim=True))) == 1
+
+
+def test_chained_factors_fold_one_after_the_other() -> None:
+    one, seven = conv(), torch.full((1, 1, 1, 1), 7.0)
+    assert factors(lambda x: one(x * THIRD * seven)) == 2
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: torch.relu(x),
+        lambda x: x + 1,
+        lambda x: x + x.mean(),
+        lambda x: torch.cat([x[:, :1], x[:, 1:]], 1),
+        lambda x: F.max_pool2d(x, 3, 1, 1),
+        lambda x: x * x,
+        lambda x: x.softmax(1),
+    ],
+    ids=["relu", "add a number", "add", "cat", "max pool", "square", "softmax"],
+)
+def test_a_reader_that_cannot_absorb_keeps_the_factor(between: Callable[[Tensor], Tensor]) -> None:
+    one = conv()
+    assert factors(lambda x: one(between(x * THIRD))) == 0
+
+
+def test_a_factor_that_nothing_absorbs_stays() -> None:
+    assert factors(lambda x: x * THIRD) == 0
+    assert factors(lambda x: (x * THIRD).flatten(1)) == 0
+    assert factors(lambda x: F.conv2d(x, x.mean() * THIRD * torch.ones(3, 3, 1, 1))) == 0
+
+
+def test_only_one_element_is_a_factor() -> None:
+    one, many = conv(), torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+    assert factors(lambda x: one(x * many)) == 0
+
+
+def test_a_factor_that_adds_dimensions_is_more_than_a_factor() -> None:
+    linear = lively(nn.Linear(3, 4))
+    assert factors(lambda x: linear(x.mean((2, 3)) * THIRD)) == 0  # (1, 3) becomes (1, 1, 1, 3)
+
+
+def test_shared_weights_are_scaled_for_one_reader_only() -> None:
+    shared = lively(nn.Conv2d(3, 3, 3, padding=1))
+    assert factors(lambda x: shared(shared(x) * THIRD)) == 1

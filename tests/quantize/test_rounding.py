@@ -1,0 +1,89 @@
+"""Rounding by effect: less error in the answers than nearest rounding, and exact where it must be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from shrink.graph.capture import capture
+from shrink.quantize.apply import nearest
+from shrink.quantize.codes import weight_scales
+from shrink.quantize.rounding import Moments, Rounded, moments, round_layer, round_layers
+
+
+def real(rounded: Rounded) -> Tensor:
+    return rounded.codes * rounded.scales.reshape(-1, *[1] * (rounded.codes.dim() - 1))
+
+
+def layer_of(graph: fx.GraphModule) -> fx.Node:
+    return next(n for n in graph.graph.nodes if n.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default))
+
+
+def correlated_images(count: int, channels: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(channels, channels, generator=generator)
+    return [torch.einsum("cd,ndhw->nchw", mix, torch.rand(1, channels, 8, 8, generator=generator)) for _ in range(count)]
+
+
+LAYERS = {
+    "pointwise": nn.Conv2d(12, 16, 1),
+    "spatial": nn.Conv2d(12, 16, 3, padding=1),
+    "depthwise": nn.Conv2d(12, 12, 3, padding=1, groups=12),
+    "grouped": nn.Conv2d(12, 24, 3, padding=1, groups=3),
+    "strided, no bias": nn.Conv2d(12, 8, 3, stride=2, bias=False),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_answers_of_unseen_images_err_less_than_with_nearest_rounding(name: str) -> None:
+    layer = LAYERS[name].eval().requires_grad_(False)
+    graph = capture(layer, (1, 12, 8, 8))
+    images = correlated_images(40, 12)
+    rounded = round_layers(graph, moments(graph, [layer_of(graph).name], images[:32]))[layer_of(graph).name]
+    plain = nearest(graph, layer_of(graph))
+
+    def error(weight: Tensor, shift: Tensor) -> float:
+        x = torch.cat(images[32:])
+        bias = shift if layer.bias is None else layer.bias + shift
+        given = nn.functional.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return float((given - layer(x)).square().mean())
+
+    assert error(real(rounded), rounded.bias) < 0.8 * error(real(plain), plain.bias)
+
+
+def test_uncorrelated_equally_strong_inputs_are_rounded_to_the_nearest_code() -> None:
+    """With second moments that are a multiple of identity no error can be paid back elsewhere."""
+    weight = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    inputs = Moments(second=1000 * torch.eye(10)[None], first=torch.zeros(1, 10), rows=1000)
+    expected = (weight / weight_scales(weight)[:, None]).round()
+    assert torch.equal(round_layer(weight, inputs).codes, expected.to(torch.int8))
+
+
+def test_weights_that_are_codes_already_stay() -> None:
+    codes = torch.randint(-127, 128, (5, 8), generator=torch.Generator().manual_seed(0))
+    codes[:, 0] = 127  # so that the scale is exactly the one given
+    rows = torch.randn(100, 8, generator=torch.Generator().manual_seed(1))
+    inputs = Moments((rows.T @ rows)[None], rows.sum(0)[None], 100)
+    found = round_layer(codes * 0.5, inputs)
+    assert torch.equal(found.codes, codes.to(torch.int8))
+    torch.testing.assert_close(found.bias, torch.zeros(5))
+
+
+def test_what_is_left_of_the_mean_error_goes_into_the_bias() -> None:
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    rows = 3 + torch.randn(500, 6, generator=torch.Generator().manual_seed(1))
+    found = round_layer(weight, Moments((rows.T @ rows)[None], rows.sum(0)[None], 500))
+    mean_answer = rows.mean(0) @ weight.T
+    torch.testing.assert_close(rows.mean(0) @ real(found).T + found.bias, mean_answer, rtol=1e-4, atol=1e-4)
+
+
+def test_moments_equal_the_sums_over_all_positions_whatever_the_workers() -> None:
+    layer = nn.Linear(5, 3).eval()
+    graph = capture(layer, (1, 4, 5))
+    images = [torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    name = layer_of(graph).name
+    one, two = (moments(graph, [name], images, workers=w)[name] for w in (1, 2))
+    torch.testing.assert_close(one.first[0], torch.cat(images).sum((0, 1)))
+    torch.testing.assert_close(one.second, two.second)
+    assert one.rows == two.rows == 24
