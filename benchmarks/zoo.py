@@ -24,6 +24,7 @@ from benchmarks.rows import RESULTS, Failure, Setting, Store
 from benchmarks.zoo_result import Ask
 
 CACHE = Path(tempfile.gettempdir(), "shrink-peers")
+TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
 QUICK_CALIBRATION, QUICK_JUDGED = 8, 2  # the fewest from which one image can be held out
 
 
@@ -33,6 +34,7 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few images, no timing, no peers: what converts, and does it answer.")
     ] = False,
+    target: Annotated[list[str] | None, typer.Option(help="Make only this file; repeatable.")] = None,
     calibrate: Annotated[int, typer.Option(help="Calibration images.")] = 32,
     judge: Annotated[int, typer.Option(help="Other images, for agreement with torch.")] = 16,
     peer: Annotated[list[str] | None, typer.Option(help="Only these peers; default all; 'none' for none.")] = None,
@@ -57,7 +59,7 @@ def main(
     asks = {
         name: Ask(
             spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
-            calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
+            targets=tuple(_known(target, TARGETS, "target") if target else TARGETS), calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,
             min_rounds=rounds, max_seconds=seconds, seed=seed,
         )
@@ -75,7 +77,10 @@ def main(
 def settings(ask: Ask) -> dict[str, Setting]:
     """The part of the question that is worth keeping: no folders of this machine."""
     kept = ("spec", "calibrate", "judge", "timing", "min_rounds", "max_seconds", "seed")
-    return {name: getattr(ask, name) for name in kept} | {"peers": " ".join(ask.peers)}
+    return {name: getattr(ask, name) for name in kept} | {
+        "targets": " ".join(ask.targets),
+        "peers": " ".join(ask.peers),
+    }
 
 
 def in_child(ask: Ask, limit: float, memory: float, scratch: Path) -> Measured:

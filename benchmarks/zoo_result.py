@@ -15,6 +15,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str  # existing directory, removed by the caller
     shared: str  # the optional data folder
     cache: str  # what peers made before
+    targets: tuple[str, ...]  # files to make
     calibrate: int  # images that set the ranges
     judge: int  # other images, on which files are compared with torch
     timing: bool

@@ -38,7 +38,6 @@ from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.models import Model
 from shrink.verify.answers import Candidate, relative_error
 
-TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 8  # that batch norms take their statistics from
 WARMUP_SECONDS = 3.0
@@ -69,7 +68,7 @@ def _measure(ask: Ask, result: Result) -> None:
     result.distinct_answers = len(np.unique(wanted.argmax(1)))
     files: dict[str, Candidate] = {}
     contents: dict[str, bytes] = {}
-    for target in map(targets.load, TARGETS):
+    for target in map(targets.load, ask.targets):
         part = result.parts[target.name] = Part()
         with _failing(part), _seconds(part):
             _begin(part, "make", ask, result)

@@ -53,5 +53,3 @@ def one_line_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels as a device may print them: one line each, no control characters, at most 128 bytes."""
     clean = ("".join(c if c.isprintable() else " " for c in label).strip() or "unnamed" for label in labels)
     return tuple(label.encode()[:128].decode(errors="ignore") for label in clean)
-
-

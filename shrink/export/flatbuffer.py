@@ -37,7 +37,7 @@ def compact(model: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-class _SharingBuilder(flatbuffers.Builder):
+class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # the library has no types
     """Writes a vector of numbers once and refers to it from then on."""
 
     def __init__(self, size: int) -> None:

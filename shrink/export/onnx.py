@@ -33,7 +33,12 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                with_integer_linears(graph_module), (example,), dynamo=True, opset_version=OPSET, optimize=True, verbose=False
+                with_integer_linears(graph_module),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=True,
+                verbose=False,
             )
     except Exception as error:  # the exporter raises many unrelated types; this is the border
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -42,6 +47,7 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
         ) from error
     finally:
         logging.disable(previous)
+    assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     _rename(model)
     return bytes(model.SerializeToString())
@@ -119,20 +125,17 @@ def dynamic_linear(
     return answer if bias is None else answer + bias
 
 
-def row_linear(
-    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+def row_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """A range for each row of x: the row is divided by its largest magnitude, and the answer multiplied by it."""
     largest = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
     step = torch.full((), 1 / 127)
     middle = torch.full((), 128, dtype=torch.uint8)
-    version = {"version": OPSET}
     codes = torch.onnx.ops.symbolic(
-        "QuantizeLinear", (x / largest, step, middle), dtype=torch.uint8, shape=x.shape, **version
+        "QuantizeLinear", (x / largest, step, middle), dtype=torch.uint8, shape=x.shape, version=OPSET
     )
     shape = (*x.shape[:-1], weight.shape[1])
     product = torch.onnx.ops.symbolic(
-        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, **version
+        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, version=OPSET
     )
     answer = product.to(torch.float32) * (step * scales) * largest
     return answer if bias is None else answer + bias

@@ -75,7 +75,12 @@ def _quiet() -> Iterator[None]:
 def _explain(error: Exception, graph_module: fx.GraphModule) -> LoweringError:
     text = str(error)
     culprit = next(
-        (n for n in graph_module.graph.nodes if n.op == "call_function" and str(n.target).removesuffix(".default") in text), None
+        (
+            n
+            for n in graph_module.graph.nodes
+            if n.op == "call_function" and str(n.target).removesuffix(".default") in text
+        ),
+        None,
     )
     where = f" {culprit.target} in layer {culprit.meta.get('layer')!r}" if culprit is not None else ""
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

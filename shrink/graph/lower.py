@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from shrink.graph.clean import tidy
+from shrink.graph.convolution import convolution
 from shrink.graph.edit import add_constant, call, constant, replace, scalar_like
 from shrink.graph.factors import fold_factors
 from shrink.graph.pixels import align_to_pixels
@@ -56,7 +57,7 @@ def lower(
         lines.append(f"factors: constant products moved into the next weights, {folded} times")
     tidy(graph_module)
     if PIXEL_GRID in rules and normalization is not None and align_to_pixels(graph_module, *normalization):
-        lines.append(f"{PIXEL_GRID}: the first convolution reads grey levels 0..255, so that the codes of the image are exact")
+        lines.append(f"{PIXEL_GRID}: the first convolution reads grey levels 0..255; the codes of the image are exact")
         _settle(graph_module)
     return tuple(lines)
 
@@ -126,21 +127,22 @@ def patches_to_linear(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | 
     ONNX Runtime's integer convolution must answer in codes, and a transformer's residual stream starts
     with this answer; its integer matrix product may answer in float.
     """
-    x, weight, *rest = node.args
-    bias, stride, padding, dilation, groups = (rest + [None, [1, 1], [0, 0], [1, 1], 1][len(rest) :])[:5]
-    out, channels, high, wide = weight.meta["shape"]
-    _, _, height, width = x.meta["shape"]
-    whole = height % high == 0 and width % wide == 0 and list(stride) == [high, wide] and not any(padding)
+    conv = convolution(node)
+    out, channels, *patch = conv.weight.meta["shape"]
+    *_, height, width = conv.x.meta["shape"]
+    high, wide = patch
+    apart = conv.stride == (high, wide) and conv.padding == (0, 0) and conv.dilation == (1, 1) and conv.groups == 1
+    whole = height % high == 0 and width % wide == 0
     as_sequence = all(user.target in SEQUENCE for user in node.users)
-    if not (whole and as_sequence and groups == 1 and list(dilation) == [1, 1] and high * wide > 4):
+    if not (apart and whole and as_sequence and high * wide > 4):
         return None
     rows, columns = height // high, width // wide
-    tiles = call(node, aten.reshape.default, x, [1, channels, rows, high, columns, wide])
+    tiles = call(node, aten.reshape.default, conv.x, [1, channels, rows, high, columns, wide])
     moved = call(node, aten.permute.default, tiles, [0, 2, 4, 1, 3, 5])
     flat = call(node, aten.reshape.default, moved, [1, rows * columns, channels * high * wide])
     with node.graph.inserting_before(node):
-        matrix = add_constant(graph_module, f"{node.name}_matrix", constant(graph_module, weight).flatten(1))
-    tokens = call(node, aten.linear.default, flat, matrix, bias)
+        matrix = add_constant(graph_module, f"{node.name}_matrix", constant(graph_module, conv.weight).flatten(1))
+    tokens = call(node, aten.linear.default, flat, matrix, conv.bias)
     tokens.meta.update(shape=(1, rows * columns, out), dtype=torch.float32)
     back = call(node, aten.permute.default, tokens, [0, 2, 1])
     return call(node, aten.reshape.default, back, [1, out, rows, columns])
@@ -168,9 +170,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "silu": {aten.silu.default: silu},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
-    "numbers": dict.fromkeys(
-        (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor
-    ),
+    "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, add_constant, call, constant, is_constant
 
 aten = torch.ops.aten
@@ -33,25 +34,26 @@ def align_to_pixels(graph_module: fx.GraphModule, mean: Sequence[float], std: Se
     if found is None:
         return False
     source, conv = found
-    weight, bias, padding = constant(graph_module, conv.args[1]), *_rest(graph_module, conv)
+    read = convolution(conv)
+    weight = constant(graph_module, read.weight)
+    bias = torch.zeros(len(weight)) if read.bias is None else constant(graph_module, read.bias)
     gain = (torch.tensor(std) * 255).reshape(1, -1, 1, 1)
     offset = (torch.tensor(mean) * 255).reshape(1, -1, 1, 1)
-    if any(padding):  # padding is 0 in normalized values, the mean in grey levels: pad before undoing
-        source = call(conv, aten.constant_pad_nd.default, source, [padding[1], padding[1], padding[0], padding[0]], 0.0)
+    if any(read.padding):  # padding is 0 in normalized values, the mean in grey levels: pad before undoing
+        high, wide = read.padding
+        source = call(conv, aten.constant_pad_nd.default, source, [wide, wide, high, high], 0.0)
     with conv.graph.inserting_before(conv):
         factor, shift = (add_constant(graph_module, f"pixels_{n}", v) for n, v in (("gain", gain), ("offset", offset)))
-    levels = call(conv, aten.add.Tensor, call(conv, aten.mul.Tensor, source, factor), shift)
-    for node in (source, levels.args[0], levels):
+    spread = call(conv, aten.mul.Tensor, source, factor)
+    levels = call(conv, aten.add.Tensor, spread, shift)
+    for node in (source, spread, levels):
         node.meta[KEEP_FLOAT] = True
     levels.meta[FIXED_RANGE] = LEVELS
     scaled = weight / gain
     with conv.graph.inserting_before(conv):
         new_weight = add_constant(graph_module, "pixels_weight", scaled)
         new_bias = add_constant(graph_module, "pixels_bias", bias - (scaled * offset).sum((1, 2, 3)))
-    args = [levels, new_weight, new_bias, *conv.args[3:]]
-    if len(args) > 4:
-        args[4] = [0, 0]
-    conv.args = tuple(args)
+    conv.args = (levels, new_weight, new_bias, list(read.stride), [0, 0], list(read.dilation), read.groups)
     return True
 
 
@@ -63,17 +65,8 @@ def _first_convolution(image: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         source, user = user, _only_user(user)
     if user is None or user.target is not aten.conv2d.default or not is_constant(user.args[1]):
         return None
-    groups = user.args[6] if len(user.args) > 6 else 1
-    padding = user.args[4] if len(user.args) > 4 else [0, 0]
-    return (source, user) if groups == 1 and not isinstance(padding, str) else None
+    return (source, user) if convolution(user).groups == 1 else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _rest(graph_module: fx.GraphModule, conv: fx.Node) -> tuple[torch.Tensor | float, list[int]]:
-    """Bias and padding of a convolution."""
-    bias = conv.args[2] if len(conv.args) > 2 else None
-    padding = list(conv.args[4]) if len(conv.args) > 4 else [0, 0]
-    return (0.0 if bias is None else constant(graph_module, bias)), padding * (2 if len(padding) == 1 else 1)

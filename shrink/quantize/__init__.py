@@ -161,5 +161,5 @@ def _changes(plan: Plan) -> tuple[str, ...]:
     if scheme.dynamic:
         lines.append(f"int8 weights with run-time input ranges: {len(scheme.dynamic)} ops")
         if plan.rows and len(plan.rows) < len(scheme.dynamic):
-            lines.append(f"ranges per row, because one range drowns most values in noise: {', '.join(sorted(plan.rows))}")
+            lines.append(f"ranges per row where one range drowns the values in noise: {', '.join(sorted(plan.rows))}")
     return tuple(lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from shrink.graph.edit import DYNAMIC, add_constant, constant
@@ -21,7 +21,9 @@ quantized = torch.ops.quantized_decomposed
 UNSIGNED_SHIFT = 128
 
 
-def apply(graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, pack_weights: bool = False) -> fx.GraphModule:
+def apply(
+    graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, pack_weights: bool = False
+) -> fx.GraphModule:
     """The quantized graph of `plan`; `graph_module` is left as it is.
 
     Args:

@@ -10,7 +10,6 @@ from shrink.quantize.ranges import Range, join
 from shrink.quantize.rounding import Rounded
 from shrink.quantize.scheme import Scheme
 
-
 MOST_NOISE = 1e-3
 """Rounding noise over signal power above which one range for a whole tensor is not enough.
 

@@ -10,14 +10,16 @@ Hassibi & Stork's Optimal Brain Surgeon, 1993). What is left of the mean error g
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from shrink.graph.convolution import convolution
 from shrink.graph.edit import constant
 from shrink.quantize.codes import WEIGHT_LIMIT, weight_scales
 from shrink.quantize.ranges import Shared
@@ -69,7 +71,9 @@ def moments(
     return found
 
 
-def round_layers(graph_module: fx.GraphModule, gathered: Mapping[str, Moments], *, workers: int = 1) -> dict[str, Rounded]:
+def round_layers(
+    graph_module: fx.GraphModule, gathered: Mapping[str, Moments], *, workers: int = 1
+) -> dict[str, Rounded]:
     """Codes for every layer whose inputs were gathered."""
     nodes = {node.name: node for node in graph_module.graph.nodes}
     with ThreadPoolExecutor(workers) as pool:
@@ -157,18 +161,22 @@ class _Gather(fx.Interpreter):
             self.found[name].rows += len(rows)
 
 
-def input_rows(node: fx.Node, args: tuple) -> Tensor | None:  # type: ignore[type-arg]
-    """Inputs of a layer as rows (R, G, K) that its weight (G, O / G, K) multiplies; None if K is too large."""
+def input_rows(node: fx.Node, args: Sequence[Any]) -> Tensor | None:
+    """Inputs of a layer as rows (R, G, K) that its weight (G, O / G, K) multiplies; None if K is too large.
+
+    Args:
+        node: a convolution or linear.
+        args: the values of its arguments.
+    """
     x, weight = args[0], args[1]
-    if node.target is aten.linear.default:
-        rows = x.reshape(-1, 1, x.shape[-1])
-    else:
-        stride, padding, dilation, groups = (list(args[3:]) + [[1, 1], [0, 0], [1, 1], 1][len(args) - 3 :])[:4]
-        if weight[0].numel() > LARGEST or isinstance(padding, str):
-            return None
-        columns = functional.unfold(x, weight.shape[2:], dilation, padding, stride)  # (1, C kh kw, L)
-        rows = columns[0].T.reshape(columns.shape[2], groups, -1)
-    if rows.shape[2] > LARGEST:
+    if weight[0].numel() > LARGEST:
         return None
+    rows: Tensor = x.reshape(-1, 1, x.shape[-1]) if node.target is aten.linear.default else _patches(node, x, weight)
     step = max(1, len(rows) // ROWS_PER_IMAGE)
     return rows[:: step | 1]  # an odd step does not keep to the same column of an even-sized map
+
+
+def _patches(node: fx.Node, x: Tensor, weight: Tensor) -> Tensor:
+    conv = convolution(node)
+    columns = functional.unfold(x, weight.shape[2:], conv.dilation, conv.padding, conv.stride)  # (1, C kh kw, L)
+    return columns[0].T.reshape(columns.shape[2], conv.groups, -1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
 from shrink.targets import Target
 
@@ -97,7 +98,12 @@ def _available(graph: fx.Graph, target: Target, keep_float: Chooser) -> set[fx.N
     for node in graph.nodes:
         if node.op == "placeholder":
             able.add(node)
-        elif node.op != "call_function" or keep_float(node) or node.meta.get(KEEP_FLOAT) or node.meta.get("dtype") is not torch.float32:
+        elif (
+            node.op != "call_function"
+            or keep_float(node)
+            or node.meta.get(KEEP_FLOAT)
+            or node.meta.get("dtype") is not torch.float32
+        ):
             continue
         elif op_name(node) in target.compute:
             if is_constant(node.args[1]):
@@ -121,11 +127,9 @@ def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, boo
     """Linears beside float ops, and plain convolutions that nothing reads in int8, where the runtime can."""
     if _is_linear(node):
         return not _inside(node, able, wanted, target)
-    return target.dynamic_conv and op_name(node) == "conv2d.default" and _groups(node) == 1 and not wanted[node]
-
-
-def _groups(node: fx.Node) -> int:
-    return int(node.args[6]) if len(node.args) > 6 else 1
+    return (
+        target.dynamic_conv and op_name(node) == "conv2d.default" and convolution(node).groups == 1 and not wanted[node]
+    )
 
 
 def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -75,7 +75,10 @@ def collect(batches: Iterable[Any], reference: Reference, candidates: Mapping[st
             for name, future in running.items():
                 rows[name].append(future.result())
     return Answers(
-        np.concatenate(labels), np.concatenate(indices), np.concatenate(wanted), {n: np.concatenate(r) for n, r in rows.items()}
+        np.concatenate(labels),
+        np.concatenate(indices),
+        np.concatenate(wanted),
+        {n: np.concatenate(r) for n, r in rows.items()},
     )
 
 

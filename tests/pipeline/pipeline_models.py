@@ -140,11 +140,6 @@ def overflowing() -> nn.Module:
     return Overflowing()
 
 
-def other() -> nn.Module:
-    """Not `good`: other layers, other keys."""
-    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.LazyLinear(4))
-
-
 def five() -> nn.Module:
     """One output too many."""
     model = Halves()
@@ -174,3 +169,16 @@ def mixed_up() -> nn.Module:
     with torch.no_grad():
         model.name.weight.copy_(model.name.weight.roll(1, 0))
     return model
+
+
+class Touchy(Halves):
+    """Raises an error of its own on some images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.max() > 0.1):
+            raise ValueError("a bright image")
+        return super().forward(x)
+
+
+def touchy() -> nn.Module:
+    return Touchy()

@@ -15,6 +15,7 @@ from pipeline_samples import CLASSES, MODELS, Exported, folder
 from run_cli import Ran
 
 from device_runner.bundle import open_bundle
+from device_runner.engines import open_engine
 from device_runner.selftest import selftest
 from shrink import pipeline
 from shrink.errors import OutputError
@@ -36,7 +37,7 @@ def test_there_is_a_bundle_per_target_and_the_report(exported: Exported) -> None
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_device_accepts_the_bundle_and_finds_its_golden_answers(exported: Exported, target: str) -> None:
     bundle = open_bundle(exported.out / target)
-    assert selftest(bundle).cases == 16
+    assert selftest(bundle, open_engine(bundle.model, bundle.manifest.format)).n == 16
     assert bundle.manifest.labels == CLASSES
     assert bundle.manifest.target == target
     assert bundle.manifest.provenance["weights"] == "factory"

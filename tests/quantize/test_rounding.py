@@ -17,13 +17,17 @@ def real(rounded: Rounded) -> Tensor:
 
 
 def layer_of(graph: fx.GraphModule) -> fx.Node:
-    return next(n for n in graph.graph.nodes if n.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default))
+    return next(
+        n for n in graph.graph.nodes if n.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+    )
 
 
 def correlated_images(count: int, channels: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(channels, channels, generator=generator)
-    return [torch.einsum("cd,ndhw->nchw", mix, torch.rand(1, channels, 8, 8, generator=generator)) for _ in range(count)]
+    return [
+        torch.einsum("cd,ndhw->nchw", mix, torch.rand(1, channels, 8, 8, generator=generator)) for _ in range(count)
+    ]
 
 
 LAYERS = {

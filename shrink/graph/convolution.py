@@ -1,0 +1,33 @@
+"""The arguments of aten.conv2d by name, with its defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """How a convolution reads its input; pairs are (height, width)."""
+
+    x: fx.Node
+    weight: fx.Node  # (O, C / groups, kh, kw)
+    bias: fx.Node | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def convolution(node: fx.Node) -> Convolution:
+    """Read the arguments of a conv2d node; padding given as a word was spelled out when the graph was captured."""
+    given: list[Any] = [*node.args]
+    x, weight, bias, stride, padding, dilation, groups = given + [None, 1, 0, 1, 1][len(given) - 2 :]
+    return Convolution(x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), int(groups))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return (values[0], values[-1])
