@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from benchmarks.rows import Failure
 
 GIB = 1 << 30
+PR_SET_PDEATHSIG = 1  # of prctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,11 @@ def run(
         env: added to the environment.
     """
 
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
     def bound() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it does not outlive us
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory_gib is not None:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory_gib * GIB),) * 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ def run_rows(
     store: Store, rows: Mapping[str, Measure], settings: Mapping[str, dict[str, Setting]], again: Again
 ) -> int:
     """Measure the rows that are not there yet; returns how many failed."""
+    signal.signal(signal.SIGTERM, _leave)
     failed = 0
     for number, (name, measure) in enumerate(rows.items(), start=1):
         conditions = facts.conditions()
@@ -57,6 +59,11 @@ def run_rows(
         for note in notes:
             typer.echo(f"    {note}")
     return failed
+
+
+def _leave(*_: object) -> None:
+    """End as at the keyboard: children are taken along, scratch directories removed."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def measure_row(

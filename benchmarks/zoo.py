@@ -56,10 +56,11 @@ def main(
     """
     names = _known(only, ZOO, "architecture") if only else list(SETS[set_])
     chosen = [] if quick or peer == ["none"] else _known(peer, PEERS, "peer") if peer else list(PEERS)
+    files = tuple(_known(target, TARGETS, "target") if target else TARGETS)
     asks = {
         name: Ask(
             spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
-            targets=tuple(_known(target, TARGETS, "target") if target else TARGETS), calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
+            targets=files, calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,
             min_rounds=rounds, max_seconds=seconds, seed=seed,
         )
@@ -67,9 +68,8 @@ def main(
     }  # fmt: skip
     store = Store("coverage" if quick else "zoo", results)
     measures = {name: partial(in_child, ask, limit, memory) for name, ask in asks.items()}
-    failed = run_rows(
-        store, measures, {name: settings(ask) for name, ask in asks.items()}, Again(again or bool(only), keep)
-    )
+    asked = {name: settings(ask) for name, ask in asks.items()}
+    failed = run_rows(store, measures, asked, Again(again or bool(only), keep))
     report.write(results)
     typer.echo(f"{len(names) - failed} of {len(names)} architectures without a crash; see {results / 'README.md'}")
 

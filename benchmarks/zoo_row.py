@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from shrink.verify.answers import Candidate, relative_error
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 8  # that batch norms take their statistics from
 WARMUP_SECONDS = 3.0
+Floats = NDArray[np.float32]
 
 
 def measure(ask: Ask) -> Result:
@@ -57,15 +59,40 @@ def measure(ask: Ask) -> Result:
 
 def _measure(ask: Ask, result: Result) -> None:
     images = some_images(Path(ask.shared), Path(ask.scratch, "images"), ask.calibrate + ask.judge)
-    judged = np.linspace(0, len(images) - 1, ask.judge).round().astype(np.int64)
-    calibration = images.subset(np.setdiff1d(np.arange(len(images)), judged))
+    chosen = np.linspace(0, len(images) - 1, ask.judge).round().astype(np.int64)
+    calibration = images.subset(np.setdiff1d(np.arange(len(images)), chosen))
     model = random_model(ask, calibration)
-    x = pixels(model, images.subset(judged))
-    with torch.no_grad():
-        wanted = np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x])
+    judged = Judged.of(model, images.subset(chosen))
     result.parameters = sum(p.numel() for p in model.module.parameters())
     result.input_shape, result.images = model.input_shape, images.name
-    result.distinct_answers = len(np.unique(wanted.argmax(1)))
+    result.distinct_answers = len(np.unique(judged.wanted.argmax(1)))
+    files, contents = _ours(ask, result, model, calibration, judged)
+    files |= _theirs(ask, result, model, calibration, judged, contents)
+    if ask.timing:
+        for fmt in FORMATS:
+            _time(fmt, files, judged.x[:1], result, ask)
+            _keep(ask, result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Images that no range was taken from, and what torch answers."""
+
+    x: Floats  # (n, C, H, W)
+    wanted: Floats  # (n, classes)
+
+    @classmethod
+    def of(cls, model: Model, images: Images) -> Judged:
+        """One by one, as the files will be run."""
+        x = pixels(model, images)
+        with torch.no_grad():
+            return cls(x, np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x]))
+
+
+def _ours(
+    ask: Ask, result: Result, model: Model, calibration: Images, judged: Judged
+) -> tuple[dict[str, Candidate], dict[str, bytes]]:
+    """The files of shrink that answer, and the content of all that could be made."""
     files: dict[str, Candidate] = {}
     contents: dict[str, bytes] = {}
     for target in map(targets.load, ask.targets):
@@ -76,10 +103,18 @@ def _measure(ask: Ask, result: Result) -> None:
             part.changes, contents[target.name] = written.changes, written.model
             _describe(part, written.inspection)
             result.macs = max(result.macs, written.inspection.truth.macs)
-            files[target.name] = written.candidate
             _begin(part, "run", ask, result)
-            _judge(part, written.candidate, x, wanted)
+            _judge(part, written.candidate, judged)
+            files[target.name] = written.candidate
         _keep(ask, result)
+    return files, contents
+
+
+def _theirs(
+    ask: Ask, result: Result, model: Model, calibration: Images, judged: Judged, contents: dict[str, bytes]
+) -> dict[str, Candidate]:
+    """What the peers make of our float files, as far as it answers."""
+    files: dict[str, Candidate] = {}
     tensors = pixels(model, calibration)
     for name in ask.peers:
         source = contents.get(peers.PEERS[name].reads)
@@ -88,16 +123,13 @@ def _measure(ask: Ask, result: Result) -> None:
         part = result.parts[name] = Part()
         with _failing(part):
             _begin(part, "make", ask, result)
-            candidate = _peer(part, name, source, tensors, model, ask)
+            candidate = _peer(part, name, source, tensors, ask)
             if candidate is not None:
                 _begin(part, "run", ask, result)
-                _judge(part, candidate, x, wanted)
+                _judge(part, candidate, judged)
                 files[name] = candidate
         _keep(ask, result)
-    if ask.timing:
-        for fmt in FORMATS:
-            _time(fmt, files, x[:1], result, ask)
-            _keep(ask, result)
+    return files
 
 
 def random_model(ask: Ask, images: Images) -> Model:
@@ -110,7 +142,7 @@ def random_model(ask: Ask, images: Images) -> Model:
     return models.load(ask.spec, checkpoint=checkpoint)
 
 
-def pixels(model: Model, images: Images) -> NDArray[np.float32]:
+def pixels(model: Model, images: Images) -> Floats:
     """Normalized images, (n, C, H, W)."""
     return np.concatenate([batch.x for batch in stream(images, model.preprocess)])
 
@@ -172,9 +204,10 @@ def _describe(part: Part, inspection: Inspection) -> None:
     part.partitions, part.undelegated = truth.delegate_partitions, truth.undelegated_ops
 
 
-def _judge(part: Part, candidate: Candidate, x: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
-    """Compare the scores of a file on its runtime with torch's, (n, classes) each."""
-    given = np.concatenate([candidate.run(image[None]) for image in x])
+def _judge(part: Part, candidate: Candidate, judged: Judged) -> None:
+    """Compare the scores of a file on its runtime with torch's."""
+    wanted = judged.wanted
+    given = np.concatenate([candidate.run(image[None]) for image in judged.x])
     part.max_relative_error = relative_error(given, wanted)
     part.agreement = float((given.argmax(1) == wanted.argmax(1)).mean())
     part.cosine = float((given * wanted).sum() / max(np.linalg.norm(given) * np.linalg.norm(wanted), 1e-12))
@@ -182,9 +215,7 @@ def _judge(part: Part, candidate: Candidate, x: NDArray[np.float32], wanted: NDA
     part.noise = float(np.sqrt(((given - wanted) ** 2).mean() / max((spread**2).mean(), 1e-24)))
 
 
-def _peer(
-    part: Part, name: str, source: bytes, tensors: NDArray[np.float32], model: Model, ask: Ask
-) -> Candidate | None:
+def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> Candidate | None:
     made = peers.quantize(name, ask.peer_python, source, tensors, Path(ask.scratch), Path(ask.cache))
     part.failure, part.version, part.seconds = made.failure, made.version, made.seconds
     if made.model is None:
@@ -212,7 +243,7 @@ def _tensor(port: Port) -> dict[str, Any]:
     }
 
 
-def _time(fmt: str, files: dict[str, Candidate], x: NDArray[np.float32], result: Result, ask: Ask) -> None:
+def _time(fmt: str, files: dict[str, Candidate], x: Floats, result: Result, ask: Ask) -> None:
     """Time all files of one format in the same rounds, one thread each."""
     mine = {name: candidate for name, candidate in files.items() if _format(name) == fmt}
     if not mine:

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import fx
 
-from shrink.errors import LoweringError
+from shrink.export.culprit import lowering_error
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
 from shrink.graph.edit import DYNAMIC, add_constant, constant
 from shrink.graph.shapes import input_shape
@@ -32,25 +32,21 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                with_integer_linears(graph_module),
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=True,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many unrelated types; this is the border
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise LoweringError(
-            "the graph cannot be written as ONNX", first[:300], "replace that op in the model, or export to TFLite"
-        ) from error
+            try:
+                program = _convert(with_integer_linears(graph_module), (example,))
+            except Exception as error:  # the exporter raises many unrelated types; this is the border
+                fix = "replace that op in the model by one the format has, or export to TFLite"
+                raise lowering_error(graph_module, _convert, "ONNX", fix, error) from error
     finally:
         logging.disable(previous)
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     _rename(model)
     return bytes(model.SerializeToString())
+
+
+def _convert(graph_module: fx.GraphModule, example: tuple[torch.Tensor, ...]) -> torch.onnx.ONNXProgram | None:
+    return torch.onnx.export(graph_module, example, dynamo=True, opset_version=OPSET, optimize=True, verbose=False)
 
 
 def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:

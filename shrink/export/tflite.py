@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from shrink.errors import LoweringError
+from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.graph.shapes import input_shape
 
@@ -56,7 +56,8 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:
             model = litert_torch.convert(ChannelsLast(graph_module).eval(), (example,), quant_config=config)
             return compact(model.model_content())
         except Exception as error:  # the converter raises many unrelated types; this is the border
-            raise _explain(error, graph_module) from error
+            fix = "replace that op in the model by one the format has, or export to ONNX"
+            raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
 
 
 @contextlib.contextmanager
@@ -70,22 +71,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
-
-
-def _explain(error: Exception, graph_module: fx.GraphModule) -> LoweringError:
-    text = str(error)
-    culprit = next(
-        (
-            n
-            for n in graph_module.graph.nodes
-            if n.op == "call_function" and str(n.target).removesuffix(".default") in text
-        ),
-        None,
-    )
-    where = f" {culprit.target} in layer {culprit.meta.get('layer')!r}" if culprit is not None else ""
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return LoweringError(
-        f"the graph cannot be written as TFLite:{where or ' ' + type(error).__name__}",
-        first[:300],
-        "replace that op in the model by one the format has, or export to ONNX",
-    )

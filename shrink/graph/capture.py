@@ -41,7 +41,7 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     example = torch.zeros(input_shape)
     try:
         with torch.no_grad():
-            program = torch.export.export(module, (example,), strict=False).run_decompositions({})
+            program = torch.export.export(module, (example,), strict=False).run_decompositions(_taken_apart())
     except Exception as error:  # torch.export raises many unrelated types; this is the border
         raise _explain(error, module) from error
     unlifted = program.module(check_guards=False)
@@ -53,6 +53,12 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     clean(graph_module)
     annotate_shapes(graph_module, example)
     return graph_module
+
+
+def _taken_apart() -> dict[Any, Any]:
+    """Ops that PyTorch itself writes as smaller ones: litert-torch 0.10 gets the axes of an einsum wrong."""
+    table = torch.export.default_decompositions()
+    return {torch.ops.aten.einsum.default: table[torch.ops.aten.einsum.default]}
 
 
 def _plain_call(graph_module: fx.GraphModule) -> None:

@@ -16,11 +16,10 @@ from shrink.graph.clean import tidy
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import add_constant, call, constant, replace, scalar_like
 from shrink.graph.factors import fold_factors
-from shrink.graph.pixels import align_to_pixels
+from shrink.graph.pixels import SEQUENCE, align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
 
 aten = torch.ops.aten
-SEQUENCE = (aten.reshape.default, aten.flatten.using_ints, aten.permute.default)
 PIXEL_GRID = "pixel_grid"
 Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 

@@ -18,12 +18,15 @@ from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, add_constant, call, const
 
 aten = torch.ops.aten
 LEVELS = (0.0, 255.0)
+SEQUENCE = (aten.reshape.default, aten.flatten.using_ints, aten.permute.default)
+"""Readers of a convolution that turns patches into tokens."""
 
 
 def align_to_pixels(graph_module: fx.GraphModule, mean: Sequence[float], std: Sequence[float]) -> bool:
     """Rewrite the first convolution to read grey levels; returns whether it could.
 
-    It can when the image goes to one ordinary convolution only, perhaps padded with zeros before.
+    It can when the image goes to one ordinary convolution only, perhaps padded with zeros before, that
+    is not the patch embedding of a transformer.
 
     Args:
         graph_module: lowered graph of one normalized image (1, C, H, W).
@@ -65,7 +68,8 @@ def _first_convolution(image: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         source, user = user, _only_user(user)
     if user is None or user.target is not aten.conv2d.default or not is_constant(user.args[1]):
         return None
-    return (source, user) if convolution(user).groups == 1 else None
+    starts_a_sequence = all(reader.target in SEQUENCE for reader in user.users)  # its input range is taken at run time
+    return (source, user) if convolution(user).groups == 1 and not starts_a_sequence else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

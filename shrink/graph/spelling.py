@@ -1,6 +1,8 @@
 """One spelling for every op: PyTorch has several names for one thing, and the tables of the targets know one.
 
-What is left as it is has no other spelling. All rewrites are exact, bit for bit.
+Some spellings also keep a converter from going wrong without a word: litert-torch 0.10 turns the axes
+of a feature map to channels-last, but not those of `rsub` and `repeat`.
+What is left as it is has no other spelling. All rewrites are exact.
 """
 
 from __future__ import annotations
@@ -80,12 +82,49 @@ def _pair(value: Any) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
+def _add(node: fx.Node, x: fx.Node, y: Any, *, alpha: Any = 1) -> fx.Node | None:
+    """x + alpha y, which TFLite has not, as a product and a sum."""
+    if alpha == 1:
+        return None
+    product = call(node, aten.mul.Tensor, y, alpha) if isinstance(y, fx.Node) else y * alpha
+    op = aten.add.Tensor if node.target is aten.add.Tensor else aten.sub.Tensor
+    return call(node, op, x, product)
+
+
+def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node | None:
+    """y - x."""
+    if alpha != 1:
+        return None
+    if not isinstance(y, fx.Node):
+        value = node.meta["val"]
+        y = call(node, aten.full.default, [1] * value.dim(), y)
+        y.update_kwarg("dtype", value.dtype)
+    return call(node, aten.sub.Tensor, y, x)
+
+
+def _repeat(node: fx.Node, x: fx.Node, times: Any) -> fx.Node:
+    shape = list(x.meta["val"].shape)
+    times = [1] * (len(shape) - len(times)) + list(times)  # of `tile`
+    if len(times) > len(shape):
+        x = call(node, aten.reshape.default, x, [1] * (len(times) - len(shape)) + shape)
+    for axis, count in enumerate(times):
+        if count != 1:
+            x = call(node, aten.cat.default, [x] * count, axis)
+    return x
+
+
 REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.relu6.default: _relu6,
     aten.clamp.default: _clamp,
     aten.clamp_min.default: _clamp,
     aten.pad.default: _pad,
     aten.conv2d.padding: _padded_conv,
+    aten.add.Tensor: _add,
+    aten.sub.Tensor: _add,
+    aten.rsub.Scalar: _reversed_sub,
+    aten.rsub.Tensor: _reversed_sub,
+    aten.repeat.default: _repeat,
+    aten.tile.default: _repeat,
 }
 """Ops whose arguments change with the name; a function answers None to leave the node."""
 

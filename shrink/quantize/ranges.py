@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import torch
@@ -41,11 +41,8 @@ def observe(
     Raises:
         CalibrationError: a value is NaN or infinite, with the layer it first appears in.
     """
-    shared = Shared(images)
     watches = [_Watch(graph_module, names) for _ in range(workers)]
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(watch.run_all, shared) for watch in watches]:
-            done.result()
+    share_out(images, [watch.run_all for watch in watches])
     return {name: _merge([watch.seen[name] for watch in watches if name in watch.seen]) for name in names}
 
 
@@ -65,7 +62,19 @@ def _merge(parts: Sequence[_Seen]) -> Range:
     return Range(min(part.low for part in parts), max(part.high for part in parts), noise)
 
 
-class Shared(Iterator[Tensor]):
+def share_out(images: Iterable[Tensor], jobs: Sequence[Callable[[Iterable[Tensor]], None]]) -> None:
+    """Run every job in a thread of its own; each image goes to one of them. An error or interrupt ends them all."""
+    shared = _Shared(images)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        try:
+            for done in as_completed([pool.submit(job, shared) for job in jobs]):
+                done.result()
+        except BaseException:
+            shared.stop()  # else the others would go on to the last image
+            raise
+
+
+class _Shared(Iterator[Tensor]):
     """One iterator for several threads."""
 
     def __init__(self, items: Iterable[Tensor]) -> None:
@@ -74,6 +83,10 @@ class Shared(Iterator[Tensor]):
     def __next__(self) -> Tensor:
         with self._lock:
             return next(self._items)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._items = iter(())
 
 
 class _Watch(fx.Interpreter):

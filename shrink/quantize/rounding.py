@@ -22,7 +22,7 @@ from torch.nn import functional
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import constant
 from shrink.quantize.codes import WEIGHT_LIMIT, weight_scales
-from shrink.quantize.ranges import Shared
+from shrink.quantize.ranges import share_out
 
 aten = torch.ops.aten
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
@@ -62,12 +62,9 @@ def moments(
 
     Memory is one (G, K, K) matrix per layer and does not grow with the number of images.
     """
-    shared = Shared(images)
     found: dict[str, Moments] = {}
     lock = threading.Lock()
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(_Gather(graph_module, names, found, lock).run_all, shared) for _ in range(workers)]:
-            done.result()
+    share_out(images, [_Gather(graph_module, names, found, lock).run_all for _ in range(workers)])
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -66,15 +67,17 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
         border: "static" or "dynamic": input ranges of the linears that read or feed float ops.
         keep_float: says of a node that it must stay float.
     """
-    dynamic = border == "dynamic"
     able = _available(graph, target, keep_float)
     wanted = _wanted(graph, target, able)
-    ran_dynamic = {n for n in able if dynamic and _may_be_dynamic(n, able, wanted, target)}
-    if ran_dynamic:
+    ran_dynamic = {n for n in able if border == "dynamic" and _may_be_dynamic(n, able, wanted, target)}
+    while True:
         able = _available(graph, target, lambda n: keep_float(n) or n in ran_dynamic)
         wanted = _wanted(graph, target, able)
-    static = {n for n in able if n.op == "call_function" and (op_name(n) in target.compute or wanted[n])}
-    static |= {n for n in graph.nodes if op_name(n) in target.clamp and _sole_input(n) in static}
+        static = _static(graph, target, able, wanted)
+        reads_codes = {n for n in ran_dynamic if not target.float_output and _from_codes(n.args[0], static, target)}
+        if not reads_codes:
+            break
+        ran_dynamic -= reads_codes
     values = [n for n in graph.nodes if _held(n, static, target)]
     tied = [
         (source.name, n.name)
@@ -121,6 +124,21 @@ def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node
     for node in reversed(graph.nodes):
         wanted[node] = any(user in able and (op_name(user) in target.compute or wanted[user]) for user in node.users)
     return wanted
+
+
+def _static(graph: fx.Graph, target: Target, able: set[fx.Node], wanted: Mapping[fx.Node, bool]) -> set[fx.Node]:
+    """The nodes computed on codes: with weights, or between others that are, or a clamp fused into one."""
+    static = {n for n in able if n.op == "call_function" and (op_name(n) in target.compute or wanted[n])}
+    return static | {n for n in graph.nodes if op_name(n) in target.clamp and _sole_input(n) in static}
+
+
+def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
+    """Whether a value is codes that at most were moved.
+
+    The TFLite converter gives such codes to the op behind, which then cannot answer in float.
+    """
+    moves = op_name(node) in (*target.view, *target.same)
+    return node in static or (moves and any(_from_codes(n, static, target) for n in activations(node, target)))
 
 
 def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,10 +33,10 @@ def show(report: Report, console: Console, out_dir: PurePath, *, python: str = "
     _print(console, "")
     _print(console, f"verdict: {report.verdict}", _STYLES[report.verdict])
     for artifact in report.artifacts:
-        _print(console, f"  {plain(table.sentence(artifact))}")
+        _say(console, plain(table.sentence(artifact)), indent=2)
     for note in notes(report):
-        _print(console, f"note: {plain(note)}")
-    _print(console, "Latency is this host's, one thread; the device's own is for the device to tell.")
+        _say(console, f"note: {plain(note)}")
+    _say(console, "Latency is this host's, one thread; the device's own is for the device to tell.")
     _print(console, "")
     _print(console, f"report: {shell([str(out_dir / 'report.md')])}")
     for number, command in enumerate(next_steps(report, out_dir, python)):
@@ -58,6 +59,14 @@ def _table(report: Report, lines: box.Box | None) -> Table:
     for label, cells in table.rows(report):
         grid.add_row(Text(label), *(Text(plain(cell)) for cell in cells))
     return grid
+
+
+def _say(console: Console, sentence: str, *, indent: int = 0) -> None:
+    """A sentence for a person: broken between words on a terminal, never in a file."""
+    if console.is_terminal:
+        console.print(Padding(Text(sentence), (0, 0, 0, indent)))
+    else:
+        _print(console, " " * indent + sentence)
 
 
 def _print(console: Console, line: str, style: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
         names = quantize.observed_names(scheme for found in candidates.values() for scheme in found.values())
         given = _Images(job, skipped, stage)
         ranges = quantize.observe(lowered.graph, names, iter(given), workers=workers())
-        for target in mine:
+        for target in stage.track(mine):
             plans[target.name] = quantize.choose(
                 lowered.graph, candidates[target.name], ranges, target, given.held_out, workers=workers()
             )
@@ -50,7 +51,10 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
 
 
 class _Images:
-    """Calibration images one by one, (1, C, H, W), but for a few in `held_out`; checked once all were read."""
+    """Calibration images one by one, (1, C, H, W), but for a few in `held_out`; checked once all were read.
+
+    They come in random order, not class by class, so that the first few are a fair sample of all.
+    """
 
     def __init__(self, job: Job, skipped: SkipLog, stage: Stage) -> None:
         self._job, self._skipped, self._stage = job, skipped, stage
@@ -59,6 +63,7 @@ class _Images:
 
     def __iter__(self) -> Iterator[Tensor]:
         images, preprocess = self._job.split.calibration, self._job.model.preprocess
+        images = images.subset(np.random.default_rng(self._job.recipe.seed).permutation(len(images)))
         batches = stream(images, preprocess, batch=BATCH, skipped=self._skipped)
         stats = CalibrationStats()
         for batch in self._stage.track(batches, total=-(-len(images) // BATCH)):

@@ -1,6 +1,9 @@
 """A child's end is told truly: its limits, its crash, its own words."""
 
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.child import Ended, failure, run
@@ -56,3 +59,24 @@ def test_a_crash_is_blamed_on_the_part_at_work() -> None:
     assert found["done"] is None
     assert found["failed"] == {"what": "old"}
     assert found["at work"] == {"what": "it crashed: signal SIGSEGV", "why": "it said nothing", "fix": "run it by hand"}
+
+
+def test_a_run_that_is_ended_takes_its_child_along(tmp_path: Path) -> None:
+    written = tmp_path / "pid"
+    sleeper = f"import os, time; open({str(written)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.child import run;"
+        f"run([sys.executable, '-c', {sleeper!r}], cwd=Path('.'), scratch=Path({str(tmp_path)!r}), limit_seconds=60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    wait_for(lambda: written.is_file() and written.read_text() != "")
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not Path("/proc", written.read_text()).exists())
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in 15 s"
+        time.sleep(0.05)
