@@ -57,15 +57,19 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     """
     result = copy.deepcopy(graph_module)
     for node in list(result.graph.nodes):
-        spelling = SPELLINGS[node.meta.get(DYNAMIC)]
-        if not _is_integer_linear(node) or (spelling is static_linear and len(node.meta["shape"]) == 2):
-            continue  # a static linear of rank 2 becomes a Gemm, which takes (O, K)
+        if not _is_integer_linear(node):
+            continue
         codes, scales = (constant(result, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
         with result.graph.inserting_before(node):
             weight = add_constant(result, f"{node.name}_matrix", codes.t().contiguous())
             scale = add_constant(result, f"{node.name}_scales", scales)
             bias = node.args[2] if len(node.args) > 2 else None
-            new = result.graph.call_function(spelling, (node.args[0], weight, scale, bias))
+            if granularity := node.meta.get(DYNAMIC):
+                arguments = (node.args[0], weight, scale, bias)
+                new = result.graph.call_function(SPELLINGS[granularity], arguments)
+            else:
+                source, step, zero, *_ = node.args[0].args  # of dequantize_per_tensor
+                new = result.graph.call_function(static_linear, (source, weight, scale, bias, step, zero))
         node.replace_all_uses_with(new)
         result.graph.erase_node(node)
     result.graph.eliminate_dead_code()
@@ -74,24 +78,32 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_integer_linear(node: fx.Node) -> bool:
+    """Whether a linear multiplies codes; a static one of rank 2 stays: it becomes a Gemm, which is fused as it is."""
     weight = node.args[1] if node.target is torch.ops.aten.linear.default else None
-    return isinstance(weight, fx.Node) and "dequantize_per_channel" in str(weight.target)
+    if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
+        return False
+    return bool(node.meta.get(DYNAMIC)) or len(node.meta["shape"]) > 2
 
 
 def static_linear(
-    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+    codes: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    bias: torch.Tensor | None,
+    step: float,
+    zero: int,
 ) -> torch.Tensor:
-    """MatMul of two dequantized operands; shapes as in `dynamic_linear`."""
-    zero = torch.zeros(len(scales), dtype=torch.int8)  # without it the pair is not fused
-    real = torch.onnx.ops.symbolic(
-        "DequantizeLinear",
-        (weight, scales, zero),
-        attrs={"axis": 1},
-        dtype=torch.float32,
-        shape=weight.shape,
-        version=OPSET,
+    """MatMulInteger of codes (..., K) with a fixed step and zero point; the rest as in `dynamic_linear`.
+
+    A MatMul between DequantizeLinear nodes becomes an integer product only if its result goes straight
+    to a QuantizeLinear, which a bias prevents.
+    """
+    middle = torch.full((), zero, dtype=codes.dtype)
+    shape = (*codes.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, version=OPSET
     )
-    answer = torch.matmul(x, real)
+    answer = product.to(torch.float32) * (step * scales)
     return answer if bias is None else answer + bias
 
 
@@ -137,7 +149,7 @@ def row_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias
     return answer if bias is None else answer + bias
 
 
-SPELLINGS = {None: static_linear, "tensor": dynamic_linear, "row": row_linear}
+SPELLINGS = {"tensor": dynamic_linear, "row": row_linear}
 
 
 def _rename(model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import add_constant, constant, is_constant, replace
-from shrink.graph.spelling import unify
+from shrink.graph.spelling import rename, unify
 
 aten = torch.ops.aten
 
@@ -44,8 +44,9 @@ CREATORS = {
 def clean(graph_module: fx.GraphModule) -> None:
     """Remove no-ops, fold constant sub-graphs and batch norms, in place; the function stays the same."""
     drop_no_ops(graph_module)
-    unify(graph_module)
+    rename(graph_module)
     fold_constants(graph_module)
+    unify(graph_module)
     fold_batch_norms(graph_module)
     tidy(graph_module)
 

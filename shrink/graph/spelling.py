@@ -1,7 +1,8 @@
 """One spelling for every op: PyTorch has several names for one thing, and the tables of the targets know one.
 
-Some spellings also keep a converter from going wrong without a word: litert-torch 0.10 turns the axes
-of a feature map to channels-last, but not those of `rsub` and `repeat`.
+Some spellings also keep a converter from going wrong without a word. litert-torch 0.10 turns the axes of
+a feature map to channels-last, but not those of `repeat`; and it merges c - conv(x) into the convolution
+as if it were conv(x) - c.
 What is left as it is has no other spelling. All rewrites are exact.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from shrink.graph.edit import call, replace
+from shrink.graph.edit import call, is_constant, replace
 
 aten = torch.ops.aten
 
@@ -31,10 +32,15 @@ ALIASES = {
 """Ops that take the same arguments under another name."""
 
 
-def unify(graph_module: fx.GraphModule) -> None:
-    """Write every op in its one spelling, in place."""
-    for node in list(graph_module.graph.nodes):
+def rename(graph_module: fx.GraphModule) -> None:
+    """Call every op by its one name, in place."""
+    for node in graph_module.graph.nodes:
         node.target = ALIASES.get(node.target, node.target)
+
+
+def unify(graph_module: fx.GraphModule) -> None:
+    """Write what takes other arguments under another name in its one spelling, in place; constants are folded."""
+    for node in list(graph_module.graph.nodes):
         rewrite = REWRITES.get(node.target)
         new = rewrite(node, *node.args, **node.kwargs) if rewrite else None
         if new is not None:
@@ -43,6 +49,10 @@ def unify(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if node.target in CLAMPS:
             _clamp_before_pool(node)
+
+
+def _shape(node: fx.Node) -> list[int]:
+    return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
 
 
 def _relu6(node: fx.Node, x: fx.Node) -> fx.Node:
@@ -69,7 +79,7 @@ def _padded_conv(
     strides, dilations = _pair(stride), _pair(dilation)
     totals = [0, 0]
     if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(dilations, weight.meta["val"].shape[2:], strict=True)]
+        totals = [step * (size - 1) for step, size in zip(dilations, _shape(weight)[2:], strict=True)]
     halves = [total // 2 for total in totals]
     if any(total % 2 for total in totals):
         pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
@@ -83,27 +93,21 @@ def _pair(value: Any) -> list[int]:
 
 
 def _add(node: fx.Node, x: fx.Node, y: Any, *, alpha: Any = 1) -> fx.Node | None:
-    """x + alpha y, which TFLite has not, as a product and a sum."""
+    """x + alpha y, which TFLite has not, as a product and a sum; likewise a difference."""
     if alpha == 1:
-        return None
+        return _reversed_sub(node, y, x) if node.target is aten.sub.Tensor and is_constant(x) else None
     product = call(node, aten.mul.Tensor, y, alpha) if isinstance(y, fx.Node) else y * alpha
     op = aten.add.Tensor if node.target is aten.add.Tensor else aten.sub.Tensor
     return call(node, op, x, product)
 
 
 def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node | None:
-    """y - x."""
-    if alpha != 1:
-        return None
-    if not isinstance(y, fx.Node):
-        value = node.meta["val"]
-        y = call(node, aten.full.default, [1] * value.dim(), y)
-        y.update_kwarg("dtype", value.dtype)
-    return call(node, aten.sub.Tensor, y, x)
+    """y - x as -x + y."""
+    return call(node, aten.add.Tensor, call(node, aten.mul.Tensor, x, -1), y) if alpha == 1 else None
 
 
 def _repeat(node: fx.Node, x: fx.Node, times: Any) -> fx.Node:
-    shape = list(x.meta["val"].shape)
+    shape = _shape(x)
     times = [1] * (len(shape) - len(times)) + list(times)  # of `tile`
     if len(times) > len(shape):
         x = call(node, aten.reshape.default, x, [1] * (len(times) - len(shape)) + shape)

@@ -33,6 +33,7 @@ __all__ = [
     "simulation",
 ]
 
+CLEARLY = 0.8  # a slower candidate must bring the error below this share of the fastest one's
 MOMENT_IMAGES = 64  # images that the rounding of weights learns from; their positions make thousands of rows
 
 
@@ -125,10 +126,13 @@ def choose(
     judged = f"error of the scores on {len(held_out)} held-out calibration images"
     plans = {name: make_plan(s, observed.ranges, every_row=target.dynamic_rows) for name, s in candidates.items()}
     errors = {name: error(plan) for name, plan in plans.items()}
-    border = min(errors, key=lambda name: errors[name])
+    fastest = next(iter(errors))
+    border = min(errors, key=lambda name: errors[name] * (CLEARLY if name == fastest else 1.0))
     rungs.append((f"{border} ranges next to float ops", errors[border]))
     for name in plans.keys() - {border}:
-        declined.append((f"{name} ranges next to float ops", f"{judged} {errors[name]:.2%}, not {errors[border]:.2%}"))
+        found = f"{judged} {errors[name]:.2%}, against {errors[border]:.2%}"
+        slower = "; slower, and not clearly closer" if errors[name] < errors[border] else ""
+        declined.append((f"{name} ranges next to float ops", found + slower))
     best, least = plans[border], errors[border]
     rounded = replace(best, rounded=round_layers(graph_module, _moments_of(best, observed), workers=workers))
     if (after := error(rounded)) < least:

@@ -19,6 +19,21 @@ from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
 from shrink.targets import Target
 
+STOPS_CODES = frozenset(
+    f"{name}.{overload}"
+    for overload, names in {
+        "Tensor": "add sub mul div",
+        "default": "conv2d linear matmul bmm layer_norm gelu silu hardswish hardsigmoid sigmoid tanh relu hardtanh "
+        "leaky_relu abs exp neg rsqrt sqrt",
+        "dim": "mean",
+        "dim_IntList": "sum",
+        "int": "softmax",
+    }.items()
+    for name in names.split()
+)
+"""Ops in float that stay so behind codes. Through all others, be it a slice, a resize, an average pool
+or a maximum, the TFLite converter pulls the codes of their input."""
+
 Chooser = Callable[[fx.Node], bool]
 
 
@@ -133,12 +148,10 @@ def _static(graph: fx.Graph, target: Target, able: set[fx.Node], wanted: Mapping
 
 
 def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
-    """Whether a value is codes that at most were moved.
-
-    The TFLite converter gives such codes to the op behind, which then cannot answer in float.
-    """
-    moves = op_name(node) in (*target.view, *target.same)
-    return node in static or (moves and any(_from_codes(n, static, target) for n in activations(node, target)))
+    """Whether the TFLite converter lets the reader of a value compute on codes, so that it cannot answer in float."""
+    if node in static:
+        return True
+    return op_name(node) not in STOPS_CODES and any(_from_codes(n, static, target) for n in activations(node, target))
 
 
 def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -1,7 +1,8 @@
-"""Second step: one graph for each set of rewrites that the files ask for."""
+"""Second step: one graph of the model, rewritten for every set of rules that the files ask for."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from torch import fx
@@ -22,11 +23,18 @@ class Lowered:
 
 
 def capture_all(job: Job) -> dict[Rules, Lowered]:
-    """Capture and rewrite the model once for every set of rules."""
-    return {rules: _lowered(job, rules) for rules in dict.fromkeys(target.rewrites for target in job.files)}
+    """Capture the model once, which takes seconds, and rewrite a copy for every set of rules."""
+    captured = capture(job.model.module, job.model.input_shape)
+    return {rules: _lowered(job, captured, rules) for rules in dict.fromkeys(target.rewrites for target in job.files)}
 
 
-def _lowered(job: Job, rules: Rules) -> Lowered:
-    graph = capture(job.model.module, job.model.input_shape)
+def _lowered(job: Job, captured: fx.GraphModule, rules: Rules) -> Lowered:
+    graph = _copy(captured)
     preprocess = job.model.preprocess
     return Lowered(graph, lower(graph, rules, normalization=(preprocess.mean, preprocess.std)))
+
+
+def _copy(graph: fx.GraphModule) -> fx.GraphModule:
+    """Another graph over the same weights: rewrites add constants, they never write into one."""
+    shared = {id(tensor): tensor for tensor in (*graph.parameters(), *graph.buffers())}
+    return copy.deepcopy(graph, shared)

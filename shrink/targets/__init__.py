@@ -22,7 +22,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     float_twin: str  # the target that its size and latency are compared with
     layout: Literal["NHWC", "NCHW"]  # of the image input
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
-    borders: tuple[Literal["static", "dynamic"], ...] = ()  # how linears next to float ops may take their input ranges
+    borders: tuple[Literal["static", "dynamic"], ...] = ()  # input ranges of linears beside float ops, fastest first
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
