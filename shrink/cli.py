@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -216,18 +218,42 @@ def data_unpack(
 def main(argv: list[str] | None = None) -> None:
     """Entry point: every Problem becomes three lines on stderr and its exit code; a bug keeps its traceback."""
     _open_standard_files()
-    try:
-        code = app(args=argv, prog_name="shrink", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        code = _misused(error)
-    except Problem as problem:
-        typer.echo("\n".join([f"error: {problem}", *getattr(problem, "__notes__", [])]), err=True)
-        code = problem.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = EXIT_INTERRUPTED
+    with _Interrupts() as interrupts:
+        try:
+            code = app(args=argv, prog_name="shrink", standalone_mode=False) or 0
+        except (Exception, KeyboardInterrupt) as error:
+            code = EXIT_INTERRUPTED if interrupts.came or isinstance(error, KeyboardInterrupt) else _failed(error)
     if code == EXIT_INTERRUPTED:
         typer.echo("interrupted", err=True)
     raise SystemExit(code)
+
+
+class _Interrupts:
+    """Notes that Ctrl-C was pressed: converters turn the exception it raises into others of their own."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def _failed(error: Exception) -> int:
+    """Say what was wrong, and give the exit code; a bug is raised on."""
+    if isinstance(error, typer.TyperException):
+        return _misused(error)
+    if not isinstance(error, Problem):
+        raise error
+    typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
+    return error.exit_code
 
 
 def _misused(error: typer.TyperException) -> int:

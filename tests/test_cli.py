@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,6 +149,23 @@ def test_a_failed_stage_is_exit_1_with_its_notes(command: Command, monkeypatch: 
 def test_an_interrupt_is_exit_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     assert command("targets", "list") == Ran(130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("becomes", [RuntimeError("pass manager failed"), StageError("what", "why", "fix")])
+def test_an_interrupt_that_a_library_turned_into_another_error_is_one_still(
+    command: Command, monkeypatch: pytest.MonkeyPatch, becomes: Exception
+) -> None:
+    def names() -> tuple[str, ...]:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("the signal did not arrive")
+        except KeyboardInterrupt:
+            raise becomes from None
+
+    monkeypatch.setattr("shrink.targets.names", names)
+    before = signal.getsignal(signal.SIGINT)
+    assert command("targets", "list") == Ran(130, "", "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_bug_keeps_its_traceback_and_is_exit_1() -> None:

@@ -136,13 +136,13 @@ CLAMPS = {aten.relu.default, aten.hardtanh.default}
 
 
 def _clamp_before_pool(node: fx.Node) -> None:
-    """clamp(max_pool(x)) = max_pool(clamp(x)): behind an op with weights the clamp costs nothing."""
-    pool = node.args[0]
-    if not isinstance(pool, fx.Node) or pool.target is not aten.max_pool2d.default or len(pool.users) > 1:
-        return
-    source = pool.args[0]
-    if isinstance(source, fx.Node) and len(source.users) == 1:
-        clamped = call(pool, node.target, source, *node.args[1:])
-        clamped.meta.update(source.meta, layer=node.meta.get("layer", ""))
+    """clamp(max_pool(x)) = max_pool(clamp(x)): behind an op with weights the clamp costs nothing.
+
+    Behind a pool the TFLite converter merges the two, and then finds that the codes of a pool may not change.
+    """
+    pool: Any = node.args[0]
+    if pool.target is aten.max_pool2d.default and len(pool.users) == 1:
+        clamped = call(pool, node.target, pool.args[0], *node.args[1:])
+        clamped.meta.update(pool.args[0].meta, layer=node.meta.get("layer", ""))
         pool.update_arg(0, clamped)
         replace(node, pool)

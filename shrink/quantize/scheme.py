@@ -8,7 +8,7 @@ is slower than float for exactly that reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,13 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
     wanted = _wanted(graph, target, able)
     ran_dynamic = {n for n in able if border == "dynamic" and _may_be_dynamic(n, able, wanted, target)}
     while True:
-        able = _available(graph, target, lambda n: keep_float(n) or n in ran_dynamic)
+        able = _available(graph, target, keep_float, apart=ran_dynamic)
         wanted = _wanted(graph, target, able)
         static = _static(graph, target, able, wanted)
         reads_codes = {n for n in ran_dynamic if not target.float_output and _from_codes(n.args[0], static, target)}
         if not reads_codes:
             break
-        ran_dynamic -= reads_codes
+        ran_dynamic = ran_dynamic - reads_codes
     values = [n for n in graph.nodes if _held(n, static, target)]
     tied = [
         (source.name, n.name)
@@ -110,8 +110,10 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
     )
 
 
-def _available(graph: fx.Graph, target: Target, keep_float: Chooser) -> set[fx.Node]:
-    """Nodes that could be computed in int8: their op can, and their inputs could be codes."""
+def _available(
+    graph: fx.Graph, target: Target, keep_float: Chooser, *, apart: Collection[fx.Node] = ()
+) -> set[fx.Node]:
+    """Nodes that could be computed in int8: their op can, their inputs could be codes, and they are not `apart`."""
     able: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -119,6 +121,7 @@ def _available(graph: fx.Graph, target: Target, keep_float: Chooser) -> set[fx.N
         elif (
             node.op != "call_function"
             or keep_float(node)
+            or node in apart
             or node.meta.get(KEEP_FLOAT)
             or node.meta.get("dtype") is not torch.float32
         ):
