@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -78,7 +79,8 @@ def run(
 
         def kill() -> None:
             late.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended at this moment
+                os.killpg(process.pid, signal.SIGKILL)
 
         timer = threading.Timer(limit_seconds, kill)
         timer.start()

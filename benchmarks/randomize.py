@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 SMALLEST_GAIN = 0.1  # of a weight: standard deviation times the root of its inputs; below it a branch is silent
 SMALLEST_VECTOR = 0.05  # mean size of a 1-D factor such as a layer scale
+SMALLEST_VARIANCE = 0.1  # of a channel, over the mean square of its layer: a steady one would magnify what is rare
 PARTIAL_MOMENTUM = None  # torch's word for a plain average over all batches
 
 
@@ -63,7 +64,7 @@ def _value(own: Own, rng: torch.Generator) -> Tensor:
     """A new value of a parameter, by its role."""
     value, kind = own.value, type(own.module).__name__
     if _is_norm(own.module) and value.dim() == 1:
-        return _uniform(value.shape, rng, 0.5, 1.5) if own.name == "weight" else _normal(value.shape, rng) * 0.1
+        return _uniform(value.shape, rng, 0.3, 0.9) if own.name == "weight" else _normal(value.shape, rng) * 0.1
     if own.name.endswith("bias") and value.dim() == 1:
         mean = float(value.mean()) if kind == "Linear" else 0.0  # a gate's bias of 1 is meant
         return mean + _normal(value.shape, rng) * 0.05
@@ -149,7 +150,8 @@ def _measure_batch_norms(module: nn.Module, images: Sequence[Tensor]) -> None:
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
         norm.eval()
-        norm.running_var.clamp_min_(1e-4)
+        typical = float(norm.running_var.median()) + float(norm.running_mean.square().mean())
+        norm.running_var.clamp_min_(max(SMALLEST_VARIANCE * typical, 1e-6))
 
 
 def _centre_heads(module: nn.Module, images: Sequence[Tensor]) -> None:

@@ -23,6 +23,7 @@ from shrink.report.schema import Artifact
 TFLITE_PEERS = ("aeq-static", "aeq-dynamic")
 ONNX_PEERS = ("ort-static", "ort-static-uint8")
 PARITY, SLOWEST, AGAINST_PEERS, LARGE_BYTES = 1e-4, 0.95, 1.05, 5_000_000
+UNSTABLE = 3e-5  # sensitivity above which parity says nothing
 
 
 def write(results: Path = RESULTS) -> None:
@@ -217,9 +218,14 @@ def _zoo_table(rows: Sequence[Row], found: dict[str, Result], fmt: str, peers: S
             number(worst_ratio(result, name, peers)), number(size_ratio(result, fmt), 3), percent(mine.int8_macs),
             NONE if mine.partitions is None else str(mine.partitions), percent(mine.agreement, 0),
             number(mine.noise, 3), *(number(part(result, peer).noise, 3) for peer in peers),
-            "busy" if others > BUSY else "",
+            ", ".join(filter(None, ("busy" if others > BUSY else "", _unstable(result)))),
         ])  # fmt: skip
     return table(header, lines)
+
+
+def _unstable(result: Result) -> str:
+    """A doubt about parity: the network itself magnifies rounding errors."""
+    return f"unstable weights ({tiny(result.sensitivity)})" if result.sensitivity > UNSTABLE else ""
 
 
 def _or_failed(one: Part, text: str) -> str:
@@ -233,7 +239,7 @@ def coverage(rows: Sequence[Row]) -> list[str]:
     counts = ", ".join(f"{name} {sum(works(r, name) for r in found.values())}" for name in names)
     header = (
         "model", "kind", "parity tflite", "parity onnx", "noise tflite-int8", "noise onnx-int8", "int8 MACs",
-        "partitions", "outside the delegate", "seconds",
+        "partitions", "outside the delegate", "seconds", "doubts",
     )  # fmt: skip
     lines = []
     for row in rows:
@@ -244,7 +250,7 @@ def coverage(rows: Sequence[Row]) -> list[str]:
             *(_or_failed(part(result, n), tiny(part(result, n).max_relative_error)) for n in names[::2]),
             *(_or_failed(part(result, n), number(part(result, n).noise, 3)) for n in names[1::2]),
             percent(small.int8_macs), NONE if small.partitions is None else str(small.partitions),
-            " ".join(small.undelegated), f"{row.seconds:.0f}",
+            " ".join(small.undelegated), f"{row.seconds:.0f}", _unstable(result),
         ])  # fmt: skip
     intro = f"Of {len(rows)} architectures convert and answer: {counts}."
     return [intro, "", *table(header, lines), *_part_failures(rows, found)]

@@ -55,6 +55,7 @@ class Result(msgspec.Struct, kw_only=True):
     macs: int = 0
     input_shape: tuple[int, ...] = ()
     images: str = ""  # where they came from
+    sensitivity: float = 0.0  # change of torch's scores, over the largest, for an input changed by one millionth
     distinct_answers: int = 0  # classes torch names among the judged images
     timing_others_busy: dict[str, float] = {}  # format -> cores' worth of other work while it was timed
     parts: dict[str, Part] = {}

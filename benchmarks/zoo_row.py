@@ -40,8 +40,9 @@ from shrink.models import Model
 from shrink.verify.answers import Candidate, relative_error
 
 FORMATS = ("tflite", "onnx")
-STATISTICS_IMAGES = 8  # that batch norms take their statistics from
+STATISTICS_IMAGES = 32  # that batch norms take their statistics from
 WARMUP_SECONDS = 3.0
+MILLIONTH = 1e-6
 Floats = NDArray[np.float32]
 
 
@@ -65,6 +66,7 @@ def _measure(ask: Ask, result: Result) -> None:
     judged = Judged.of(model, images.subset(chosen))
     result.parameters = sum(p.numel() for p in model.module.parameters())
     result.input_shape, result.images = model.input_shape, images.name
+    result.sensitivity = relative_error(Judged.answers(model, judged.x * np.float32(1 + MILLIONTH)), judged.wanted)
     result.distinct_answers = len(np.unique(judged.wanted.argmax(1)))
     files, contents = _ours(ask, result, model, calibration, judged)
     files |= _theirs(ask, result, model, calibration, judged, contents)
@@ -85,8 +87,13 @@ class Judged:
     def of(cls, model: Model, images: Images) -> Judged:
         """One by one, as the files will be run."""
         x = pixels(model, images)
+        return cls(x, cls.answers(model, x))
+
+    @staticmethod
+    def answers(model: Model, x: Floats) -> Floats:
+        """Scores of torch, (n, classes)."""
         with torch.no_grad():
-            return cls(x, np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x]))
+            return np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x])
 
 
 def _ours(

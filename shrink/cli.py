@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import shrink
-from shrink.errors import Problem, RequestError, nearest
+from shrink import shell
+from shrink.errors import RequestError
+from shrink.shell import results_console, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported to.", rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.", rich_markup_mode=None)
 
 EXIT_VERDICT = 3
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def _version(wanted: bool) -> None:
@@ -140,7 +137,7 @@ def export(
             command=["shrink", *sys.argv[1:]],
             progress=progress_on(stream, stages=pipeline.STAGES),
         )
-    terminal.show(report, _console(), out, python=_python())
+    terminal.show(report, results_console(), out, python=_python())
     if report.verdict != "pass":
         raise typer.Exit(EXIT_VERDICT)
 
@@ -164,7 +161,7 @@ def inspect(
 
     needed = _required(require)
     found = guard.inspect_untrusted(file)
-    _say(msgspec.json.format(msgspec.json.encode(found)).decode() if json else render.text(found))
+    say(msgspec.json.format(msgspec.json.encode(found)).decode() if json else render.text(found))
     if needed is not None and found.truth.int8_mac_share < needed:
         typer.echo(f"int8 share {found.truth.int8_mac_share:.3f} is below the required {needed:g}", err=True)
         raise typer.Exit(EXIT_VERDICT)
@@ -179,7 +176,7 @@ def targets_list() -> None:
     from shrink import targets
 
     for name in targets.names():
-        _say(f"{name:16} {targets.load(name).summary}")
+        say(f"{name:16} {targets.load(name).summary}")
 
 
 @targets_app.command("show", short_help="Show what a target computes in int8.")
@@ -193,7 +190,7 @@ def targets_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A tar
     from shrink import targets
 
     for key, value in msgspec.to_builtins(targets.load(name)).items():
-        _say(f"{key:16} {', '.join(value) if isinstance(value, (list, tuple)) else value}")
+        say(f"{key:16} {', '.join(value) if isinstance(value, (list, tuple)) else value}")
 
 
 app.add_typer(data_app, name="data")
@@ -212,107 +209,12 @@ def data_unpack(
     from shrink.data.unpack import unpack
 
     for path in unpack(data, out, count):
-        _say(str(path))
+        say(str(path))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: every Problem becomes three lines on stderr and its exit code; a bug keeps its traceback."""
-    _open_standard_files()
-    with _Interrupts() as interrupts:
-        try:
-            code = app(args=argv, prog_name="shrink", standalone_mode=False) or 0
-        except (Exception, KeyboardInterrupt) as error:
-            code = EXIT_INTERRUPTED if interrupts.came or isinstance(error, KeyboardInterrupt) else _failed(error)
-    if code == EXIT_INTERRUPTED:
-        typer.echo("interrupted", err=True)
-    raise SystemExit(code)
-
-
-class _Interrupts:
-    """Notes that Ctrl-C was pressed: converters turn the exception it raises into others of their own."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __enter__(self) -> _Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        raise KeyboardInterrupt
-
-
-def _failed(error: Exception) -> int:
-    """Say what was wrong, and give the exit code; a bug is raised on."""
-    if isinstance(error, typer.TyperException):
-        return _misused(error)
-    if not isinstance(error, Problem):
-        raise error
-    typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
-    return error.exit_code
-
-
-def _misused(error: typer.TyperException) -> int:
-    """A command line that cannot be read, in the same three lines; a bare command shows its help instead."""
-    context: Any = getattr(error, "ctx", None)
-    path = context.command_path if context else "shrink"
-    text = str(getattr(error, "format_message", error.__str__)()).strip()
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(text, err=True)
-        return RequestError.exit_code
-    unknown = re.fullmatch(r"No such (option:|command) '?([^' ]+)'?.*", text, re.DOTALL)
-    if unknown:
-        what, why = f"there is no {unknown[1].rstrip(':')} {unknown[2]!r}", f"`{path}` does not have it"
-        fix = nearest(unknown[2], _names(context.command, unknown[1])) if context else f"see `{path} --help`"
-    else:
-        what, why, fix = text[:1].lower() + text[1:], f"`{path}` cannot be run so", f"see `{path} --help`"
-    typer.echo(f"error: {RequestError(what, why, fix)}", err=True)
-    return RequestError.exit_code
-
-
-def _names(command: Any, kind: str) -> list[str]:
-    """The options or the commands below a command."""
-    if kind == "command":
-        return list(command.commands)
-    return ["--help", *(name for parameter in command.params for name in parameter.opts if name.startswith("-"))]
-
-
-def _open_standard_files() -> None:
-    """Where a shell closed stdin, stdout or stderr, the next file to be opened would take its number."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-def _say(text: str) -> None:
-    """A result, on stdout; whoever reads it may stop early."""
-    try:
-        typer.echo(text)  # and flushes
-    except BrokenPipeError:
-        _drop_stdout()
-
-
-def _drop_stdout() -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    class Results(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            _drop_stdout()  # the exit code stays the verdict's
-
-    return Results()
+    """Entry point."""
+    raise SystemExit(shell.run(app, argv, name="shrink"))
 
 
 def _python() -> str:

@@ -20,11 +20,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Live
+from rich.text import Text
 
 T = TypeVar("T")
 Clock = Callable[[], float]  # seconds from any start
@@ -148,12 +150,12 @@ class Bars:
             SpinnerColumn("line"),
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            _Count(),
+            TimeElapsedColumn(),
+            _Left(),
         )
         return Live(
             *columns,
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=self._console,
             transient=True,
             refresh_per_second=4,
@@ -161,6 +163,21 @@ class Bars:
             redirect_stderr=False,
             get_time=self._clock,
         )
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
+class _Left(TimeRemainingColumn):
+    """The time left, where it is known; said so, for the time passed stands beside it."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.time_remaining
+        return Text() if seconds is None or task.finished else Text(f"{duration(seconds)} left")
 
 
 class _BarsStage:

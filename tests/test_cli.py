@@ -14,7 +14,7 @@ import pytest
 from run_cli import Ran, run_cli
 
 import shrink
-from shrink import cli
+from shrink import cli, shell
 from shrink.errors import StageError
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +185,38 @@ def test_a_reader_that_stops_early_makes_no_noise(argv: list[str]) -> None:
     assert run.returncode == 0 or argv == ["--help"]
 
 
+RESULTS = "from shrink.shell import results_console; results_console().print('x' * 100_000)"
+PROGRESS = """
+import typer
+from shrink import shell
+from shrink.quiet import chatter_aside
+
+app = typer.Typer()
+
+@app.command()
+def work():
+    with chatter_aside() as terminal:
+        for _ in range(9):
+            terminal.write("progress\\n")
+
+raise SystemExit(shell.run(app, [], name="work"))
+"""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(RESULTS, 0), (PROGRESS, shell.NO_READER)])
+def test_neither_results_nor_progress_need_a_reader(code: str, expected: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = (
+        {"stdout": writer, "stderr": subprocess.PIPE}
+        if code == RESULTS
+        else {"stdout": subprocess.PIPE, "stderr": writer}
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, **streams)
+    os.close(writer)
+    assert (run.returncode, run.stdout or b"", run.stderr or b"") == (expected, b"", b"")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_files_are_no_error(closed: str) -> None:
     run = subprocess.run(f'"{sys.executable}" -m shrink.cli targets list {closed}', shell=True, cwd=ROOT, check=False)
@@ -199,4 +231,4 @@ def test_data_unpack_lists_what_it_wrote(command: Command, tmp_path: Path) -> No
 
 
 def test_the_exit_codes_are_those_of_the_help() -> None:
-    assert (cli.EXIT_VERDICT, cli.EXIT_INTERRUPTED) == (3, 130)
+    assert (cli.EXIT_VERDICT, shell.INTERRUPTED) == (3, 130)

@@ -52,4 +52,4 @@ def write_bundle(folder: Path, manifest: Manifest, model: bytes, golden: bytes) 
 def one_line_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels as a device may print them: one line each, no control characters, at most 128 bytes."""
     clean = ("".join(c if c.isprintable() else " " for c in label).strip() or "unnamed" for label in labels)
-    return tuple(label.encode()[:128].decode(errors="ignore") for label in clean)
+    return tuple(label.encode()[:128].decode(errors="ignore").strip() for label in clean)

@@ -48,7 +48,7 @@ def find_culprit(graph_module: fx.GraphModule, convert: Convert) -> fx.Node | No
     first_of_kind: dict[object, fx.Node] = {}
     count: dict[object, int] = {}
     for node in graph_module.graph.nodes:
-        if node.op == "call_function":
+        if node.op == "call_function" and "quantize" not in str(node.target):  # these make sense in pairs only
             first_of_kind.setdefault(node.target, node)
             count[node.target] = count.get(node.target, 0) + 1
     for node in sorted(first_of_kind.values(), key=lambda n: count[n.target]):

@@ -78,11 +78,8 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_integer_linear(node: fx.Node) -> bool:
-    """Whether a linear multiplies codes; a static one of rank 2 stays: it becomes a Gemm, which is fused as it is."""
     weight = node.args[1] if node.target is torch.ops.aten.linear.default else None
-    if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
-        return False
-    return bool(node.meta.get(DYNAMIC)) or len(node.meta["shape"]) > 2
+    return isinstance(weight, fx.Node) and "dequantize_per_channel" in str(weight.target)
 
 
 def static_linear(
@@ -134,18 +131,22 @@ def dynamic_linear(
 
 
 def row_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A range for each row of x: the row is divided by its largest magnitude, and the answer multiplied by it."""
-    largest = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
-    step = torch.full((), 1 / 127)
-    middle = torch.full((), 128, dtype=torch.uint8)
+    """A range for each row of x, as `round_dynamic` of the simulation takes it; shapes as in `dynamic_linear`.
+
+    The products of the zero points, which differ from row to row, are subtracted afterwards.
+    """
+    low = x.amin(-1, keepdim=True).clamp_max(0)
+    step = ((x.amax(-1, keepdim=True).clamp_min(0) - low) / 255).clamp_min(2.0**-23)
+    zero = torch.round(-low / step)
+    one, none = torch.full((), 1.0), torch.full((), 0, dtype=torch.uint8)
     codes = torch.onnx.ops.symbolic(
-        "QuantizeLinear", (x / largest, step, middle), dtype=torch.uint8, shape=x.shape, version=OPSET
+        "QuantizeLinear", (x / step + zero, one, none), dtype=torch.uint8, shape=x.shape, version=OPSET
     )
     shape = (*x.shape[:-1], weight.shape[1])
     product = torch.onnx.ops.symbolic(
-        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, version=OPSET
+        "MatMulInteger", (codes, weight, none), dtype=torch.int32, shape=shape, version=OPSET
     )
-    answer = product.to(torch.float32) * (step * scales) * largest
+    answer = (product.to(torch.float32) - zero * weight.to(torch.float32).sum(0)) * step * scales
     return answer if bias is None else answer + bias
 
 
@@ -154,8 +155,10 @@ SPELLINGS = {"tensor": dynamic_linear, "row": row_linear}
 
 def _rename(model: onnx.ModelProto) -> None:
     """Give input and output the names that all bundles have, and drop what only a debugger reads."""
-    names = {model.graph.input[0].name: INPUT_NAME, model.graph.output[0].name: OUTPUT_NAME}
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+    ends = {model.graph.input[0].name: INPUT_NAME, model.graph.output[0].name: OUTPUT_NAME}
+    inner = {name: f"inner_{name}" for name in ends.values()}  # a weight may have that name already
+    names = inner | ends
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         value.name = names.get(value.name, value.name)
     for node in model.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]

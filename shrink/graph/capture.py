@@ -8,6 +8,7 @@ it came from, for messages that a user can act on.
 
 from __future__ import annotations
 
+import linecache
 import traceback
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,29 @@ def _check_shapes(graph: fx.Graph) -> None:
 
 
 def _explain(error: Exception, module: nn.Module) -> CaptureError:
-    """Name the line of the user's code that torch.export could not follow."""
+    """Name the layer and the line of the user's code that torch.export could not follow."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    forwards = (getattr(type(part).forward, "__code__", None) for part in module.modules())
-    files = {code.co_filename for code in forwards if code and not code.co_filename.startswith(TORCH)}
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    where = f' at File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else ""
+    where, what = _place(error, module)
     return CaptureError(
-        f"the model cannot be captured: {type(error).__name__}",
+        f"the model cannot be captured: {what or type(error).__name__}",
         f"{first[:300]}{where}",
         "make the forward free of branches and shapes that depend on pixel values"
         if "data-dependent" in first
         else "make the model run on one image, a tensor of shape (1, C, H, W), in eval mode",
     )
+
+
+def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
+    """The deepest line of the user's own code in the traceback: where it is, and its layer and text; or nothing."""
+    layers = {id(part): name for name, part in module.named_modules()}
+    forwards = (getattr(type(part).forward, "__code__", None) for part in module.modules())
+    files = {code.co_filename for code in forwards if code and not code.co_filename.startswith(TORCH)}
+    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
+        code = frame.f_code
+        if code.co_filename in files:
+            layer = layers.get(id(frame.f_locals.get("self")))
+            text = linecache.getline(code.co_filename, number).strip()
+            where = f' at File "{code.co_filename}", line {number}, in {code.co_name}'
+            return where, f"`{text}`" + (f" in layer {layer!r}" if layer else "")
+    return "", ""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, fx
@@ -48,17 +49,17 @@ def observe(
 
 @dataclass(slots=True)
 class _Seen:
-    """Sums over images of one value."""
+    """Sums over images of one value; exact ones, which no order of the images changes."""
 
     low: float
     high: float
-    rounding: float  # of (range / 255)^2 / 12, the power of the error of rounding to 256 codes
-    power: float  # of the mean square
+    rounding: Fraction  # of (range / 255)^2 / 12, the power of the error of rounding to 256 codes
+    power: Fraction  # of the mean square
 
 
 def _merge(parts: Sequence[_Seen]) -> Range:
     power = sum(part.power for part in parts)
-    noise = sum(part.rounding for part in parts) / power if power > 0 else 0.0
+    noise = float(sum(part.rounding for part in parts) / power) if power > 0 else 0.0
     return Range(min(part.low for part in parts), max(part.high for part in parts), noise)
 
 
@@ -114,10 +115,10 @@ class _Watch(fx.Interpreter):
         return value
 
     def _note(self, name: str, low: float, high: float, power: float) -> None:
-        seen = self.seen.setdefault(name, _Seen(low, high, 0.0, 0.0))
+        seen = self.seen.setdefault(name, _Seen(low, high, Fraction(), Fraction()))
         seen.low, seen.high = min(seen.low, low), max(seen.high, high)
-        seen.rounding += ((high - low) / 255) ** 2 / 12
-        seen.power += power
+        seen.rounding += Fraction(((high - low) / 255) ** 2 / 12)
+        seen.power += Fraction(power)
 
 
 def join(ranges: Mapping[str, Range], tied: Iterable[tuple[str, str]]) -> dict[str, Range]:

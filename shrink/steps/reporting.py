@@ -61,7 +61,7 @@ def build_report(outcome: Outcome, *, command: Sequence[str], seconds: Mapping[s
         artifacts=tuple(_artifact(outcome, target.name) for target in outcome.job.targets),
         cross=tuple(_crossings(outcome.verified.answers)),
         verdict=overall(accuracy.verdict for accuracy in outcome.verified.accuracy.values()),
-        notes=(*outcome.job.notes, *outcome.verified.notes),
+        notes=(*outcome.job.notes, *outcome.verified.notes, *_slower(outcome.timed)),
         seconds=dict(seconds),
         versions=versions(),
         host=host(),
@@ -115,6 +115,14 @@ def _artifact(outcome: Outcome, name: str) -> schema.Artifact:
         changes=item.changes,
         skipped=tuple(schema.Declined(what=what, why=why) for what, why in item.declined),
     )
+
+
+def _slower(timed: Mapping[str, Timed]) -> Iterator[str]:
+    """The targets that are surely slower than their float file: int8 is asked for to be faster."""
+    for name, found in timed.items():
+        low, high = found.timing.ratio_low, found.timing.ratio_high
+        if low is not None and high is not None and low > 1:
+            yield f"{name} takes {low:.2f} to {high:.2f} times as long as its float file on this host"
 
 
 def _crossings(answers: Answers) -> Iterator[schema.Cross]:

@@ -53,7 +53,7 @@ def test_no_branch_stays_silent(images: list[Tensor]) -> None:
     assert set(silent(module)) == {"norm.weight", "layer_scale", "head.weight"}
     randomize(module, images, seed=0)
     assert silent(module) == []
-    assert float(module.norm.weight.detach().min()) >= 0.5
+    assert float(module.norm.weight.detach().min()) >= 0.3
     assert float(module.table.detach().std()) > 0.1
     assert float(module.depthwise.weight.detach().sum((2, 3)).abs().min()) > 0.01
 

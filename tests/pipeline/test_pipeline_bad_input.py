@@ -267,10 +267,10 @@ def test_an_artefact_that_answers_nan_or_infinity(refused: Refused, target: str)
     assert re.fullmatch(rf"{target}: the model gave (nan|-?inf) for class 0", what) and "are not numbers" in why
 
 
-def test_an_op_that_cannot_be_captured_names_layer_and_line(refused: Refused) -> None:
+def test_an_op_that_cannot_be_captured_names_layer_and_code(refused: Refused) -> None:
     what, why, fix = refused(errors.CaptureError, "doubtful")
-    assert what.startswith("the model cannot be captured: ")
-    assert "pipeline_models.py" in why and "depend on pixel values" in fix
+    assert what == "the model cannot be captured: `return x if x.sum() > 0 else 2 * x` in layer 'gate'"
+    assert 'pipeline_models.py", line ' in why and "depend on pixel values" in fix
 
 
 @pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])

@@ -1,0 +1,165 @@
+"""Tiny networks whose files the export tests make, and how a file is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from device_runner.engines import open_engine
+from shrink import quantize, targets
+from shrink.export import onnx as onnx_printer
+from shrink.export import tflite as tflite_printer
+from shrink.graph.capture import capture
+from shrink.graph.lower import lower
+from shrink.quantize.plan import make_plan
+from shrink.quantize.ranges import observe
+from shrink.targets import Target
+
+SHAPE = (1, 3, 16, 16)
+CLASSES = 5
+
+
+def lively(module: nn.Module) -> nn.Module:
+    """Batch norms with statistics, as after training."""
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return module.eval().requires_grad_(False)
+
+
+class Cnn(nn.Module):
+    """Depthwise, residual, squeeze and excite with hard activations, global pool, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1, bias=False), nn.BatchNorm2d(12), nn.Hardswish())
+        self.body = nn.Sequential(
+            nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False), nn.BatchNorm2d(12), nn.ReLU6(), nn.Conv2d(12, 12, 1)
+        )
+        self.down, self.up = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.body(x)
+        x = x * F.hardsigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)))))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Vit(nn.Module):
+    """Patches, class token, one block of nn.MultiheadAttention and GELU, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, stride=4)
+        self.token, self.position = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 17, 16))
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(16), nn.LayerNorm(16), nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token, x], 1) + self.position
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return self.head(self.norm3(x + self.mlp(self.norm2(x)))[:, 0])
+
+
+class Classic(nn.Module):
+    """Pool before ReLU, flattened codes, three linears: LeNet. Two channels are shut, but for their bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.one, self.two, self.three = nn.Linear(32, 12), nn.Linear(12, 12), nn.Linear(12, CLASSES)
+        with torch.no_grad():
+            self.second.weight[2], self.second.bias[2] = 0.0, 40.0
+            self.second.weight[5], self.second.bias[5] = 1e-12, -40.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.max_pool2d(self.first(x), 2))
+        x = F.max_pool2d(F.relu(self.second(x)), 2)
+        return self.three(F.relu(self.two(F.relu(self.one(x.flatten(1))))))
+
+
+class Misread(nn.Module):
+    """What litert-torch gets wrong without a word: `repeat`, `einsum` and a number minus a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(8, 4, 1), nn.Linear(4 * 14 * 14, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 1 - self.stem(x)
+        x = 0.5 - self.mix(x.repeat(1, 2, 1, 1))
+        return self.head(torch.einsum("bchw,bcwk->bchk", x, x.softmax(-1)).flatten(1))
+
+
+NETS: dict[str, type[nn.Module]] = {"cnn": Cnn, "vit": Vit, "classic": Classic, "misread": Misread}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A file, the graph it was printed from as its runtime will compute it, and the float module."""
+
+    module: nn.Module
+    target: Target
+    simulated: fx.GraphModule
+    plan: quantize.Plan | None
+    raw: bytes  # as the converter wrote it
+    file: bytes
+
+    def answers(self, images: list[Tensor], file: bytes | None = None) -> NDArray[np.float32]:
+        """Scores of the file on its real runtime, (n, classes)."""
+        engine = open_engine(file or self.file, self.target.format, engine=self.target.engine)
+        nhwc = self.target.layout == "NHWC"
+        ready = [x.numpy().transpose(0, 2, 3, 1) if nhwc else x.numpy() for x in images]
+        return np.concatenate([engine.run(np.ascontiguousarray(x)) for x in ready]).astype(np.float32)
+
+
+def scores(module: nn.Module, images: list[Tensor]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        return torch.cat([module(image) for image in images]).numpy()
+
+
+def images(count: int, seed: int) -> list[Tensor]:
+    """Smooth images, as cameras take them."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=rng)
+    return list(F.interpolate(coarse, SHAPE[2:], mode="bilinear").split(1))
+
+
+def printed(net: str, target_name: str, border: str | None = None) -> Printed:
+    """Capture, lower, quantize if the target asks for it, and print."""
+    torch.manual_seed(5)
+    module, target = lively(NETS[net]()), targets.load(target_name)
+    graph_module = capture(module, SHAPE)
+    lower(graph_module, target.lower)
+    simulated, plan, raw = graph_module, None, []
+    onnx = target.format == "onnx"
+    if target.precision == "int8":
+        candidates = quantize.schemes(graph_module.graph, target)
+        scheme = candidates[border or "dynamic"]
+        ranges = observe(graph_module, quantize.observed_names([scheme]), images(64, seed=1))
+        plan = make_plan(scheme, ranges, every_row=target.dynamic_rows)
+        unsigned = target.activation_codes == "uint8"
+        graph_module = quantize.apply(graph_module, plan, unsigned=unsigned, pack_weights=onnx)
+        simulated = quantize.simulation(graph_module)
+    if onnx:
+        file = onnx_printer.to_onnx(graph_module)
+    else:
+        compact = tflite_printer.compact
+        tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
+        try:
+            file = tflite_printer.to_tflite(graph_module, quantized=plan is not None)
+        finally:
+            tflite_printer.compact = compact
+    return Printed(module, target, simulated, plan, raw[0] if raw else file, file)

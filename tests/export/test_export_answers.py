@@ -1,0 +1,85 @@
+"""Files answer on their real runtime what the graph they were printed from answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from export_nets import Printed, images, scores
+
+from shrink.inspect.truth import inspect_bytes
+
+Printer = Callable[..., Printed]
+
+# (net, target, border): allowed difference from the simulation, as a share of the largest score. Runtimes sum
+# and round in another order, so that a code may differ by one, and whatever follows it.
+QUANTIZED = {
+    ("cnn", "tflite-int8", None): 0.02,
+    ("cnn", "onnx-int8", "static"): 0.02,
+    ("cnn", "onnx-int8", None): 0.02,
+    ("vit", "tflite-int8", None): 1e-4,
+    ("vit", "onnx-int8", "static"): 0.02,
+    ("vit", "onnx-int8", None): 0.02,
+    ("classic", "onnx-int8", None): 0.02,
+}
+FLOAT = [(net, form) for net in ("cnn", "vit", "misread") for form in ("tflite-fp32", "onnx-fp32")]
+
+
+@pytest.mark.parametrize(("net", "target"), FLOAT)
+def test_a_float_file_answers_what_the_model_answers(made: Printer, net: str, target: str) -> None:
+    item = made(net, target)
+    shown = images(8, seed=2)
+    wanted = scores(item.module, shown)
+    assert np.abs(item.answers(shown) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("key", QUANTIZED, ids=lambda key: "-".join(filter(None, key)))
+def test_a_quantized_file_answers_what_its_simulation_answers(made: Printer, key: tuple[str, str, str | None]) -> None:
+    item = made(*key)
+    shown = images(24, seed=2)
+    wanted, given = scores(item.simulated, shown), item.answers(shown)
+    close = QUANTIZED[key] * np.abs(wanted).max()
+    assert np.abs(given - wanted).max() <= close
+    top = np.sort(wanted, 1)
+    decided = top[:, -1] - top[:, -2] > 2 * close
+    assert decided.sum() >= 12  # else this says nothing
+    assert (given.argmax(1) == wanted.argmax(1))[decided].all()
+
+
+def test_scores_that_are_codes_differ_by_two_codes_at_most(made: Printer) -> None:
+    """The classic head ends in codes; it also has a pool before a ReLU, and channels that are nothing but bias."""
+    item = made("classic", "tflite-int8")
+    assert item.plan is not None
+    codes = item.plan.codes[item.plan.scheme.values[-1]]
+    shown = images(24, seed=2)
+    apart = np.abs(item.answers(shown) - scores(item.simulated, shown)) / codes.scale
+    assert apart.max() <= 2.001
+    assert (apart < 0.001).mean() > 0.5
+
+
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_a_shut_channel_keeps_its_bias(made: Printer, target: str) -> None:
+    """Its bias of 40 decides the scores; cut to 32 bits at the scale of its weights, it would be gone."""
+    item = made("classic", target)
+    shown = images(8, seed=2)
+    wanted = scores(item.module, shown)
+    assert np.abs(item.answers(shown) - wanted).max() <= 0.05 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("net", ["cnn", "vit"])
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_quantizing_costs_little(made: Printer, net: str, target: str) -> None:
+    item = made(net, target)
+    shown = images(24, seed=2)
+    wanted = scores(item.module, shown)
+    assert np.abs(item.answers(shown) - wanted).max() <= 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("net", ["cnn", "vit", "classic"])
+def test_an_int8_tflite_file_is_one_partition_with_all_weights_in_int8(made: Printer, net: str) -> None:
+    truth = inspect_bytes(made(net, "tflite-int8").file, "tflite", "file").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+    products = sum(left.mac_share for left in truth.leftovers)  # of two activations
+    assert truth.int8_mac_share == pytest.approx(1 - products)
+    assert (products > 0) == (net == "vit")

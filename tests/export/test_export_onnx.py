@@ -1,0 +1,144 @@
+"""The .onnx file itself: what ONNX Runtime makes of it, its names, and that it is whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from export_nets import CLASSES, SHAPE, Printed, images, printed
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from device_runner.engines import open_engine
+from shrink import quantize
+from shrink.export.onnx import OPSET, to_onnx
+from shrink.graph.capture import capture
+from shrink.quantize.plan import make_plan
+from shrink.quantize.ranges import observe
+from shrink.targets import load
+
+Printer = Callable[..., Printed]
+FILES = [("cnn", None), ("cnn", "static"), ("vit", None), ("vit", "static")]
+
+
+def optimized(file: bytes, folder: Path) -> Counter[str]:
+    """Ops after ONNX Runtime's own fusions."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+def integer_products(ops: Counter[str]) -> int:
+    return sum(ops[name] for name in ("QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"))
+
+
+LINEARS = 5  # qkv, out, two of the MLP, head
+
+
+@pytest.mark.parametrize("border", ["static", "dynamic"])
+def test_every_linear_is_an_integer_product_in_onnx_runtime(made: Printer, tmp_path: Path, border: str) -> None:
+    ops = optimized(made("vit", "onnx-int8", border).file, tmp_path)
+    patches = 1  # by `patches_to_linear`
+    assert integer_products(ops) == LINEARS + patches
+    assert ops["Conv"] == ops["Gemm"] == 0
+    assert ops["MatMul"] + ops["FusedMatMul"] == 2  # of two activations
+    if border == "dynamic":
+        assert ops["DynamicQuantizeMatMul"] == LINEARS + patches
+
+
+def test_a_range_for_each_row_is_what_was_simulated() -> None:
+    """Rows of skewed values, such as behind a GELU, one of them far larger than the others."""
+    net = nn.Sequential(nn.GELU(), nn.Linear(24, 7)).eval()
+    shape, target = (1, 9, 24), load("onnx-int8")
+    graph_module = capture(net, shape)
+    scheme = quantize.schemes(graph_module.graph, target)["dynamic"]
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0] * 8 + [100.0])[:, None]
+    ranges = observe(graph_module, quantize.observed_names([scheme]), [rows])
+    for every_row, close in ((True, 1e-3), (False, 1e-5)):
+        plan = make_plan(scheme, ranges, every_row=every_row)
+        assert bool(plan.rows) == every_row
+        quantized = quantize.apply(graph_module, plan, unsigned=True, pack_weights=True)
+        given = open_engine(to_onnx(quantized), "onnx").run(rows.numpy())
+        with torch.no_grad():
+            wanted = quantize.simulation(quantized)(rows).numpy()
+        assert (np.abs(given - wanted).max(2) <= close * np.abs(wanted).max(2)).all()
+
+
+def test_every_convolution_is_an_integer_one_in_onnx_runtime(made: Printer, tmp_path: Path) -> None:
+    ops = optimized(made("cnn", "onnx-int8", "static").file, tmp_path)
+    assert ops["QLinearConv"] == 5 and ops["Conv"] == 0
+    assert integer_products(ops) == 1
+
+
+@pytest.mark.parametrize(("net", "border"), FILES)
+def test_activations_are_uint8_and_weights_int8(made: Printer, net: str, border: str | None) -> None:
+    graph = onnx.load_from_string(made(net, "onnx-int8", border).file).graph
+    kinds = {value.name: value.data_type for value in graph.initializer}
+    constants = {n.output[0]: n.attribute[0].t.data_type for n in graph.node if n.op_type == "Constant"}
+    zeros = [n.input[2] for n in graph.node if n.op_type == "QuantizeLinear"]
+    assert all((kinds | constants)[name] == TensorProto.UINT8 for name in zeros)
+    weights = [v for v in graph.initializer if v.data_type == TensorProto.INT8 and len(v.dims) > 1]
+    assert len(weights) == 6
+    floats = [v for v in graph.initializer if v.data_type == TensorProto.FLOAT]
+    assert max(np.prod(v.dims) for v in floats) <= 17 * 16  # no weight is left in float; positions are
+
+
+@pytest.mark.parametrize(("net", "target"), [("cnn", "onnx-fp32"), ("vit", "onnx-int8"), ("cnn", "onnx-int8")])
+def test_the_file_is_whole_and_named_like_all_bundles(made: Printer, net: str, target: str) -> None:
+    file = made(net, target).file
+    model = onnx.load_from_string(file)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import if not o.domain] == [("", OPSET)]
+    assert all(value.data_location == TensorProto.DEFAULT for value in model.graph.initializer)
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (given,), (answered,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.shape, given.type) == ("image", list(SHAPE), "tensor(float)")
+    assert (answered.name, answered.shape, answered.type) == ("scores", [1, CLASSES], "tensor(float)")
+
+
+def test_nothing_of_the_machine_it_was_made_on_is_in_the_file(made: Printer) -> None:
+    file = made("cnn", "onnx-fp32").file
+    assert str(Path(__file__).parents[2]).encode() not in file
+    model = onnx.load_from_string(file)
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    assert not model.metadata_props and not model.graph.metadata_props
+
+
+def test_two_exports_are_the_same_bytes(made: Printer) -> None:
+    assert printed("classic", "onnx-int8").file == made("classic", "onnx-int8").file
+
+
+class Namesakes(nn.Module):
+    """Its weights are called what input and output of every bundle are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.scores = nn.Parameter(torch.randn(3, 1, 1)), nn.Parameter(torch.randn(768, CLASSES))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return (scores * self.image).flatten(1) @ self.scores
+
+
+def test_weights_named_image_and_scores_are_no_trouble() -> None:
+    net = Namesakes().eval()
+    engine = open_engine(to_onnx(capture(net, SHAPE)), "onnx")
+    (image,) = images(1, seed=2)
+    with torch.no_grad():
+        wanted = net(image).numpy()
+    np.testing.assert_allclose(engine.run(image.numpy()), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_printing_leaves_the_graph_as_it_is(made: Printer) -> None:
+    graph_module = capture(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(1024, CLASSES)).eval(), SHAPE)
+    before = graph_module.code
+    to_onnx(graph_module)
+    assert graph_module.code == before
