@@ -12,9 +12,8 @@ import typer
 
 from shrink.errors import Problem, RequestError, nearest
 
-STDOUT, STDERR = 1, 2
+STDOUT = 1
 INTERRUPTED = 130  # 128 + SIGINT
-NO_READER = 141  # 128 + SIGPIPE
 
 
 def run(app: typer.Typer, argv: list[str] | None, *, name: str) -> int:
@@ -61,9 +60,6 @@ def _failed(error: Exception) -> int:
     """Say what was wrong, and give the exit code; a bug is raised on."""
     if isinstance(error, typer.TyperException):
         return _misused(error)
-    if isinstance(error, BrokenPipeError):  # of progress, on stderr: nobody is there to tell
-        _drop(STDERR)
-        return NO_READER
     if not isinstance(error, Problem):
         raise error
     typer.echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
@@ -109,13 +105,13 @@ def say(text: str) -> None:
     try:
         typer.echo(text)  # and flushes
     except BrokenPipeError:
-        _drop(STDOUT)
+        _drop_stdout()
 
 
-def _drop(descriptor: int) -> None:
+def _drop_stdout() -> None:
     """Let whatever is still written there vanish."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
+    os.dup2(null, STDOUT)
     os.close(null)
 
 
@@ -126,6 +122,6 @@ def results_console() -> Any:
     class Results(Console):
         def on_broken_pipe(self) -> None:
             self.quiet = True
-            _drop(STDOUT)  # the exit code stays the verdict's
+            _drop_stdout()  # the exit code stays the verdict's
 
     return Results()

@@ -203,7 +203,7 @@ raise SystemExit(shell.run(app, [], name="work"))
 """
 
 
-@pytest.mark.parametrize(("code", "expected"), [(RESULTS, 0), (PROGRESS, shell.NO_READER)])
+@pytest.mark.parametrize(("code", "expected"), [(RESULTS, 0), (PROGRESS, 1)])
 def test_neither_results_nor_progress_need_a_reader(code: str, expected: int) -> None:
     reader, writer = os.pipe()
     os.close(reader)
