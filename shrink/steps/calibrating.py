@@ -34,10 +34,9 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
     """Observe ranges in one pass over the images per graph, then choose a plan per int8 target."""
     plans: dict[str, quantize.Chosen] = {}
     images = 0
-    for rules, lowered in graphs.items():
-        mine = [target for target in job.targets if target.precision == "int8" and target.rewrites == rules]
-        if not mine:
-            continue
+    wanted = [target for target in job.targets if target.precision == "int8"]
+    for lowered in dict.fromkeys(graphs[target.rewrites] for target in wanted):
+        mine = [target for target in wanted if graphs[target.rewrites] is lowered]
         candidates = {target.name: quantize.schemes(lowered.graph.graph, target) for target in mine}
         names = quantize.observed_names(scheme for found in candidates.values() for scheme in found.values())
         given = _Images(job, skipped, stage)

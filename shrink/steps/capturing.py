@@ -14,7 +14,7 @@ from shrink.steps.loading import Job
 Rules = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
     """The captured model, rewritten for a runtime."""
 
@@ -23,9 +23,17 @@ class Lowered:
 
 
 def capture_all(job: Job) -> dict[Rules, Lowered]:
-    """Capture the model once, which takes seconds, and rewrite a copy for every set of rules."""
+    """Capture the model once, which takes seconds, and rewrite a copy for every set of rules.
+
+    Sets that did the same share their graph, so that it is calibrated once: a rule that finds nothing to
+    rewrite makes no difference.
+    """
     captured = capture(job.model.module, job.model.input_shape)
-    return {rules: _lowered(job, captured, rules) for rules in dict.fromkeys(target.rewrites for target in job.files)}
+    found: dict[Rules, Lowered] = {}
+    for rules in dict.fromkeys(target.rewrites for target in job.files):
+        lowered = _lowered(job, captured, rules)
+        found[rules] = next((other for other in found.values() if other.rewrites == lowered.rewrites), lowered)
+    return found
 
 
 def _lowered(job: Job, captured: fx.GraphModule, rules: Rules) -> Lowered:

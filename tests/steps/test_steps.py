@@ -104,6 +104,14 @@ def test_the_graphs_are_the_model_and_share_its_weights() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in asked.model.module.state_dict().items())
 
 
+def test_rules_that_did_the_same_share_a_graph() -> None:
+    graphs = capture_all(job(Net()))
+    by_target = {name: graphs[targets.load(name).rewrites] for name in targets.names()}
+    assert by_target["tflite-int8"] is by_target["onnx-int8"]  # there are no patches here to be made linear
+    assert by_target["tflite-int8"] is not by_target["tflite-fp32"]  # whose image has no codes
+    assert by_target["tflite-int8"].rewrites != by_target["tflite-fp32"].rewrites
+
+
 def test_every_file_is_written_once_and_floats_come_first() -> None:
     asked = job(Net(), wanted=("onnx-int8", "tflite-fp32", "tflite-int8"))
     assert [target.name for target in asked.files] == ["onnx-fp32", "tflite-fp32", "onnx-int8", "tflite-int8"]
