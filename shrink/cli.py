@@ -85,6 +85,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EFFORT",
+            help="What int8 tries to keep the answers: fast, balanced or thorough. [default: balanced]",
+            show_default=False,
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
@@ -123,6 +131,7 @@ def export(
         "targets": target,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "calibrate": calibrate,
+        "quantize": quantize,
         "max_drop": max_drop,
     }
     asked = recipes.combine(recipe, flags)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -14,7 +13,7 @@ from torch import fx
 
 from shrink.export.culprit import lowering_error
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
-from shrink.graph.edit import DYNAMIC, add_constant, constant
+from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
 from shrink.graph.shapes import input_shape
 
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
@@ -55,7 +54,7 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     It does so for a weight of codes (K, O) that MatMul reads straight from DequantizeLinear; the
     transpose a PyTorch linear (O, K) would leave between the two makes it dequantize on every run.
     """
-    result = copy.deepcopy(graph_module)
+    result = copied(graph_module)
     for node in list(result.graph.nodes):
         if not _is_integer_linear(node):
             continue

@@ -6,14 +6,13 @@ PyTorch, so the quantized graph can be judged before it is a file.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
-from shrink.graph.edit import DYNAMIC, add_constant, constant
+from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
@@ -35,7 +34,7 @@ def apply(
         unsigned: hold activations as uint8 codes, 128 higher; exact, and what ONNX Runtime likes on x86.
         pack_weights: keep weights as int8 constants instead of quantizing float ones in the graph.
     """
-    result = copy.deepcopy(graph_module)
+    result = copied(graph_module)
     nodes = {node.name: node for node in result.graph.nodes}
     for name, codes in plan.codes.items():
         _hold(nodes[name], codes, plan, unsigned)

@@ -35,7 +35,13 @@ class Plan:
     rounded: Mapping[str, Rounded] = field(default_factory=dict)
 
 
-def make_plan(scheme: Scheme, ranges: Mapping[str, Range], *, every_row: bool) -> Plan:
+def make_plan(
+    scheme: Scheme,
+    ranges: Mapping[str, Range],
+    *,
+    every_row: bool,
+    rounded: Mapping[str, Rounded] | None = None,
+) -> Plan:
     """Turn observed ranges into codes; tied values share theirs.
 
     Args:
@@ -43,9 +49,10 @@ def make_plan(scheme: Scheme, ranges: Mapping[str, Range], *, every_row: bool) -
         ranges: of all `scheme.values` and of the inputs of `scheme.dynamic`.
         every_row: the runtime takes run-time ranges per row anyway; otherwise that costs time, and
             only inputs that need it get it.
+        rounded: weights whose codes were chosen by their effect.
     """
     known = {**ranges, **{name: Range(*ends) for name, ends in scheme.fixed.items()}}
     common = join({name: known[name] for name in scheme.values}, scheme.tied)
     codes = {name: affine(found) for name, found in common.items()}
     rows = (name for name, source in scheme.dynamic.items() if every_row or ranges[source].noise > MOST_NOISE)
-    return Plan(scheme, codes, frozenset(rows))
+    return Plan(scheme, codes, frozenset(rows), rounded or {})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import torch
@@ -16,20 +17,36 @@ from shrink.errors import CalibrationError
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Smallest and largest value of every channel; low and high are (C,) float32."""
+
+    axis: int  # of the channels
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """Smallest and largest value seen, and how one range per image would round it.
 
     Attributes:
         noise: power of the rounding noise of 256 codes over each image's own range, over the power of the values.
+        ends: of every channel, where that was asked for.
     """
 
     low: float
     high: float
     noise: float = 0.0
+    ends: Ends | None = field(default=None, compare=False, repr=False)
 
 
 def observe(
-    graph_module: fx.GraphModule, names: Collection[str], images: Iterable[Tensor], *, workers: int = 1
+    graph_module: fx.GraphModule,
+    names: Collection[str],
+    images: Iterable[Tensor],
+    *,
+    axes: Mapping[str, int] | None = None,
+    workers: int = 1,
 ) -> dict[str, Range]:
     """Run the graph on each image and keep the extremes of the named values.
 
@@ -37,12 +54,13 @@ def observe(
         graph_module: float graph.
         names: nodes whose output is observed.
         images: inputs of the graph, float32, each of the captured shape. Memory does not grow with their number.
+        axes: value -> axis of its channels, where the extremes of each are wanted.
         workers: images run side by side. The result does not depend on it.
 
     Raises:
         CalibrationError: a value is NaN or infinite, with the layer it first appears in.
     """
-    watches = [_Watch(graph_module, names) for _ in range(workers)]
+    watches = [_Watch(graph_module, names, axes or {}) for _ in range(workers)]
     share_out(images, [watch.run_all for watch in watches])
     return {name: _merge([watch.seen[name] for watch in watches if name in watch.seen]) for name in names}
 
@@ -55,12 +73,24 @@ class _Seen:
     high: float
     rounding: Fraction  # of (range / 255)^2 / 12, the power of the error of rounding to 256 codes
     power: Fraction  # of the mean square
+    ends: Ends | None = None
 
 
 def _merge(parts: Sequence[_Seen]) -> Range:
     power = sum(part.power for part in parts)
     noise = float(sum(part.rounding for part in parts) / power) if power > 0 else 0.0
-    return Range(min(part.low for part in parts), max(part.high for part in parts), noise)
+    ends = functools.reduce(_wider, (part.ends for part in parts))
+    return Range(min(part.low for part in parts), max(part.high for part in parts), noise, ends)
+
+
+def _wider(a: Ends | None, b: Ends | None) -> Ends | None:
+    if a is None or b is None:
+        return a or b
+    return Ends(a.axis, torch.minimum(a.low, b.low), torch.maximum(a.high, b.high))
+
+
+def _ends(value: Tensor, axis: int) -> Ends:
+    return Ends(axis, *torch.aminmax(value.movedim(axis, 0).flatten(1), dim=1))
 
 
 def share_out(images: Iterable[Tensor], jobs: Sequence[Callable[[Iterable[Tensor]], None]]) -> None:
@@ -91,9 +121,9 @@ class _Shared(Iterator[Tensor]):
 
 
 class _Watch(fx.Interpreter):
-    def __init__(self, graph_module: fx.GraphModule, names: Collection[str]) -> None:
+    def __init__(self, graph_module: fx.GraphModule, names: Collection[str], axes: Mapping[str, int]) -> None:
         super().__init__(graph_module)
-        self.names = frozenset(names)
+        self.names, self.axes = frozenset(names), axes
         self.seen: dict[str, _Seen] = {}
 
     def run_all(self, images: Iterable[Tensor]) -> None:
@@ -111,14 +141,17 @@ class _Watch(fx.Interpreter):
                     f"op {n.target} did so on a calibration image",
                     "check the checkpoint and that the preprocessing is the one the model was trained with",
                 )
-            self._note(n.name, low, high, float(value.square().mean()))
+            seen = self._note(n.name, low, high, float(value.square().mean()))
+            if n.name in self.axes:
+                seen.ends = _wider(seen.ends, _ends(value, self.axes[n.name]))
         return value
 
-    def _note(self, name: str, low: float, high: float, power: float) -> None:
+    def _note(self, name: str, low: float, high: float, power: float) -> _Seen:
         seen = self.seen.setdefault(name, _Seen(low, high, Fraction(), Fraction()))
         seen.low, seen.high = min(seen.low, low), max(seen.high, high)
         seen.rounding += Fraction(((high - low) / 255) ** 2 / 12)
         seen.power += Fraction(power)
+        return seen
 
 
 def join(ranges: Mapping[str, Range], tied: Iterable[tuple[str, str]]) -> dict[str, Range]:

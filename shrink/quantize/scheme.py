@@ -8,7 +8,7 @@ is slower than float for exactly that reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,6 @@ STOPS_CODES = frozenset(
 )
 """Ops in float that stay so behind codes. Through all others, be it a slice, a resize, an average pool
 or a maximum, the TFLite converter pulls the codes of their input."""
-
-Chooser = Callable[[fx.Node], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +71,29 @@ def activations(node: fx.Node, target: Target) -> list[fx.Node]:
     return [n for n in operands(node, target) if not is_constant(n)]
 
 
-def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Chooser = lambda _: False) -> Scheme:
+def plan_scheme(
+    graph: fx.Graph,
+    target: Target,
+    *,
+    border: str,
+    floats: Collection[str] = frozenset(),
+) -> Scheme:
     """Choose the int8 regions of a lowered graph.
 
     Args:
         graph: clean graph with shapes and dtypes in its meta.
         target: tables of the runtime.
         border: "static" or "dynamic": input ranges of the linears that read or feed float ops.
-        keep_float: says of a node that it must stay float.
+        floats: names of nodes that stay float amid the others.
     """
-    able = _available(graph, target, keep_float)
+    able = _available(graph, target, floats)
     wanted = _wanted(graph, target, able)
     ran_dynamic = {n for n in able if border == "dynamic" and _may_be_dynamic(n, able, wanted, target)}
+    ran_dynamic -= {n for n in able if n.name in floats}
     while True:
-        able = _available(graph, target, keep_float, apart=ran_dynamic)
+        able = _available(graph, target, floats, apart=ran_dynamic)
         wanted = _wanted(graph, target, able)
-        static = _static(graph, target, able, wanted)
+        static = {n for n in _static(graph, target, able, wanted) if n.name not in floats}
         reads_codes = {n for n in ran_dynamic if not target.float_output and _from_codes(n.args[0], static, target)}
         if not reads_codes:
             break
@@ -111,16 +116,18 @@ def plan_scheme(graph: fx.Graph, target: Target, *, border: str, keep_float: Cho
 
 
 def _available(
-    graph: fx.Graph, target: Target, keep_float: Chooser, *, apart: Collection[fx.Node] = ()
+    graph: fx.Graph, target: Target, floats: Collection[str], *, apart: Collection[fx.Node] = ()
 ) -> set[fx.Node]:
-    """Nodes that could be computed in int8: their op can, their inputs could be codes, and they are not `apart`."""
+    """Nodes whose output could be codes: their op can, their inputs could be codes, and they are not `apart`.
+
+    So could those of `floats`, which are computed in float and rounded for whoever reads them.
+    """
     able: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or node.name in floats:
             able.add(node)
         elif (
             node.op != "call_function"
-            or keep_float(node)
             or node in apart
             or node.meta.get(KEEP_FLOAT)
             or node.meta.get("dtype") is not torch.float32
@@ -134,6 +141,12 @@ def _available(
             if inputs and all(n in able for n in inputs):
                 able.add(node)
     return able
+
+
+def observable(graph: fx.Graph, target: Target) -> frozenset[str]:
+    """The values whose ranges some scheme could need: those that could be codes, and what could read codes."""
+    able = _available(graph, target, ())
+    return frozenset(n.name for node in able for n in (node, *(operands(node, target) if node.args else ())))
 
 
 def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node, bool]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.edit import DYNAMIC, call
+from shrink.graph.edit import DYNAMIC, call, copied
 from shrink.quantize.codes import HIGH, LOW, SMALLEST_SCALE
 
 
 def simulation(quantized: fx.GraphModule) -> fx.GraphModule:
     """A copy of a graph written by `apply` in which dynamic ops round their input as the runtime does."""
-    result = copy.deepcopy(quantized)
+    result = copied(quantized)
     for node in list(result.graph.nodes):
         if granularity := node.meta.get(DYNAMIC):
             rows = granularity == "row" and node.target is torch.ops.aten.linear.default

@@ -5,7 +5,7 @@ Other tools may read it, so a field never changes its meaning within one schema 
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -76,6 +76,15 @@ class Declined(Record, frozen=True, kw_only=True):
     why: str
 
 
+class Rung(Record, frozen=True, kw_only=True):
+    """One step that quantization tried."""
+
+    what: str
+    error: Annotated[float, msgspec.Meta(ge=0)]  # of the scores on held-out images, over their standard deviation
+    kept: bool
+    why: str = ""  # it was not, where the error is not the reason
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """One target's file: what it is, what it cost, what it brought."""
 
@@ -90,6 +99,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     timing: Timing | None = None
     parity: Parity | None = None
     changes: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
     skipped: tuple[Declined, ...] = ()
 
 

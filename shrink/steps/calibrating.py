@@ -37,13 +37,17 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
     wanted = [target for target in job.targets if target.precision == "int8"]
     for lowered in dict.fromkeys(graphs[target.rewrites] for target in wanted):
         mine = [target for target in wanted if graphs[target.rewrites] is lowered]
-        candidates = {target.name: quantize.schemes(lowered.graph.graph, target) for target in mine}
-        names = quantize.observed_names(scheme for found in candidates.values() for scheme in found.values())
         given = _Images(job, skipped, stage)
-        ranges = quantize.observe(lowered.graph, names, iter(given), workers=workers())
+        observed = quantize.observe(
+            lowered.graph,
+            mine,
+            iter(given),
+            normalization=(job.model.preprocess.mean, job.model.preprocess.std),
+            workers=workers(),
+        )
         for target in stage.track(mine):
             plans[target.name] = quantize.choose(
-                lowered.graph, candidates[target.name], ranges, target, given.held_out, workers=workers()
+                lowered.graph, observed, target, given.held_out, effort=job.recipe.quantize, workers=workers()
             )
         images = given.count
     return Calibrated(plans, images)

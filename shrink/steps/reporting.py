@@ -113,7 +113,7 @@ def _artifact(outcome: Outcome, name: str) -> schema.Artifact:
         timing=outcome.timed[name].timing,
         parity=None if parity is None else schema.Parity(max_relative_error=parity),
         changes=item.changes,
-        skipped=tuple(schema.Declined(what=what, why=why) for what, why in item.declined),
+        rungs=tuple(schema.Rung(what=r.what, error=r.error, kept=r.kept, why=r.why) for r in item.rungs),
     )
 
 

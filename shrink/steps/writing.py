@@ -31,7 +31,7 @@ class Artifact:
     candidate: Candidate  # the file, loaded
     inspection: Inspection
     changes: tuple[str, ...]
-    declined: tuple[tuple[str, str], ...]  # (what, why)
+    rungs: tuple[quantize.Rung, ...]  # what quantization tried
 
 
 def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, stage: Stage) -> dict[str, Artifact]:
@@ -54,7 +54,7 @@ def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chose
         candidate=Candidate(_open(target, model), spec_in, spec_out, target.name),
         inspection=inspect_bytes(model, target.format, target.name),
         changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
-        declined=chosen.declined if chosen else (),
+        rungs=chosen.rungs if chosen else (),
     )
 
 
@@ -62,7 +62,7 @@ def _print(target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> 
     graph = lowered.graph
     if chosen is not None:
         unsigned = target.activation_codes == "uint8"
-        graph = quantize.apply(graph, chosen.plan, unsigned=unsigned, pack_weights=target.format == "onnx")
+        graph = quantize.apply(chosen.graph, chosen.plan, unsigned=unsigned, pack_weights=target.format == "onnx")
     return to_onnx(graph) if target.format == "onnx" else to_tflite(graph, quantized=chosen is not None)
 
 

@@ -26,6 +26,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
+    float_amid: bool = False  # whether an op with weights may stay float between others in int8
     pixel_grid: bool = False  # whether the codes of the image are made the grey levels themselves
     lower: tuple[str, ...] = ()  # rewrites of shrink.graph.lower, in order
     compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
@@ -37,7 +38,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def rewrites(self) -> tuple[str, ...]:
         """All rewrites of the graph; targets with the same ones share a graph."""
-        return (*self.lower, "pixel_grid") if self.pixel_grid else self.lower
+        return self.lower
 
 
 def names() -> tuple[str, ...]:

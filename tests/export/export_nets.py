@@ -148,7 +148,7 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
     if target.precision == "int8":
         candidates = quantize.schemes(graph_module.graph, target)
         scheme = candidates[border or "dynamic"]
-        ranges = observe(graph_module, quantize.observed_names([scheme]), images(64, seed=1))
+        ranges = observe(graph_module, {*scheme.values, *scheme.dynamic.values()}, images(64, seed=1))
         plan = make_plan(scheme, ranges, every_row=target.dynamic_rows)
         unsigned = target.activation_codes == "uint8"
         graph_module = quantize.apply(graph_module, plan, unsigned=unsigned, pack_weights=onnx)

@@ -62,7 +62,7 @@ def test_a_range_for_each_row_is_what_was_simulated() -> None:
     graph_module = capture(net, shape)
     scheme = quantize.schemes(graph_module.graph, target)["dynamic"]
     rows = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0] * 8 + [100.0])[:, None]
-    ranges = observe(graph_module, quantize.observed_names([scheme]), [rows])
+    ranges = observe(graph_module, {*scheme.values, *scheme.dynamic.values()}, [rows])
     for every_row, close in ((True, 1e-3), (False, 1e-5)):
         plan = make_plan(scheme, ranges, every_row=every_row)
         assert bool(plan.rows) == every_row

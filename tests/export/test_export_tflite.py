@@ -153,7 +153,7 @@ def with_gamma(target: Target) -> fx.GraphModule:
     graph_module = capture(net.eval(), SHAPE)
     (scheme,) = quantize.schemes(graph_module.graph, target).values()
     assert len(scheme.static) == 2
-    ranges = observe(graph_module, quantize.observed_names([scheme]), images(2, seed=1))
+    ranges = observe(graph_module, {*scheme.values, *scheme.dynamic.values()}, images(2, seed=1))
     return quantize.apply(graph_module, make_plan(scheme, ranges, every_row=False), pack_weights=True)
 
 

@@ -42,9 +42,9 @@ def test_the_codes_of_the_image_are_its_grey_levels() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     target = targets.load("tflite-int8")
     graph = capture(net, (1, 3, 16, 16))
-    lower(graph, target.rewrites, normalization=(MEAN, STD))
+    lower(graph, [*target.rewrites, "pixel_grid"], normalization=(MEAN, STD))
     (scheme,) = quantize.schemes(graph.graph, target).values()
-    observed = quantize.observe(graph, quantize.observed_names([scheme]), [torch.zeros(1, 3, 16, 16)])
+    observed = quantize.observe(graph, [target], [torch.zeros(1, 3, 16, 16)], normalization=(MEAN, STD))
     from shrink.quantize.plan import make_plan
 
     codes = make_plan(scheme, observed.ranges, every_row=True).codes

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrink.graph.edit import KEEP_FLOAT
-from shrink.quantize import observed_names, schemes
-from shrink.quantize.scheme import Scheme, plan_scheme
+from shrink.quantize import schemes
+from shrink.quantize.scheme import Scheme, observable, plan_scheme
 
 
 def conv(inputs: int = 4, outputs: int = 4, size: int = 3, groups: int = 1) -> nn.Module:
@@ -246,14 +246,21 @@ def test_integers_are_no_codes() -> None:
     )
 
 
-def test_what_the_caller_keeps_in_float_stays_float() -> None:
+def test_what_the_caller_keeps_in_float_stays_float_and_feeds_codes() -> None:
     graph = graph_of(Residual())
-    found = plan_scheme(graph.graph, TFLITE, border="dynamic", keep_float=lambda n: n.name == "conv2d_1")
-    assert "conv2d_1" not in found.static and "conv2d_1" not in found.dynamic
-    assert {"conv2d", "conv2d_2"} <= found.static | found.dynamic.keys()
+    found = plan_scheme(graph.graph, ONNX, border="dynamic", floats={"conv2d_1"})
+    whole = scheme_of(graph, ONNX)
+    assert "conv2d_1" in whole.static and "conv2d_1" not in found.static | found.dynamic.keys()
+    assert found.static == whole.static - {"conv2d_1"} and found.values == whole.values
+
+
+def test_a_node_marked_as_float_ends_the_region() -> None:
+    graph = graph_of(Residual())
     (node,) = (n for n in graph.graph.nodes if n.name == "conv2d_1")
     node.meta[KEEP_FLOAT] = True
-    assert scheme_of(graph, TFLITE) == found
+    found = scheme_of(graph, ONNX)
+    assert "conv2d_1" not in found.static | found.dynamic.keys() and "add" not in found.static
+    assert {"conv2d", "conv2d_2"} <= found.static | found.dynamic.keys()
 
 
 def test_a_graph_without_weights_has_no_region() -> None:
@@ -273,6 +280,12 @@ def test_candidates_that_are_equal_appear_once() -> None:
     assert set(schemes(graph_of(Residual()).graph, TFLITE)) == {"dynamic"}
 
 
-def test_observed_are_the_values_and_run_time_inputs_of_all_candidates() -> None:
-    candidates = schemes(graph_of(Residual()).graph, ONNX)
-    assert observed_names(candidates.values()) == {"x_1", "relu", "conv2d_1", "relu_1", "conv2d_2", "mean"}
+def test_observable_is_what_any_scheme_could_hold_or_read() -> None:
+    for graph in (graph_of(Residual()), graph_of(Block(), TOKENS)):
+        for target in (ONNX, TFLITE):
+            names = observable(graph.graph, target)
+            layers = [n.name for n in graph.graph.nodes if "conv2d" in n.name or "linear" in n.name]
+            for border in ("dynamic", "static"):
+                for floats in (set(), *({name} for name in layers)):
+                    found = plan_scheme(graph.graph, target, border=border, floats=floats)
+                    assert {*found.values, *found.dynamic.values()} <= names

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrink.graph.capture import capture
+from shrink.quantize import rounding
 from shrink.quantize.apply import nearest
 from shrink.quantize.codes import weight_scales
-from shrink.quantize.rounding import Moments, Rounded, moments, round_layer, round_layers
+from shrink.quantize.rounding import Moments, Rounded, round_layer, round_layers
 
 
 def real(rounded: Rounded) -> Tensor:
@@ -44,7 +45,7 @@ def test_answers_of_unseen_images_err_less_than_with_nearest_rounding(name: str)
     layer = LAYERS[name].eval().requires_grad_(False)
     graph = capture(layer, (1, 12, 8, 8))
     images = correlated_images(40, 12)
-    rounded = round_layers(graph, moments(graph, [layer_of(graph).name], images[:32]))[layer_of(graph).name]
+    rounded = round_layers(graph, [layer_of(graph).name], images[:32])[layer_of(graph).name]
     plain = nearest(graph, layer_of(graph))
 
     def error(weight: Tensor, shift: Tensor) -> float:
@@ -82,12 +83,38 @@ def test_what_is_left_of_the_mean_error_goes_into_the_bias() -> None:
     torch.testing.assert_close(rows.mean(0) @ real(found).T + found.bias, mean_answer, rtol=1e-4, atol=1e-4)
 
 
-def test_moments_equal_the_sums_over_all_positions_whatever_the_workers() -> None:
+def test_moments_equal_the_sums_over_all_positions() -> None:
     layer = nn.Linear(5, 3).eval()
     graph = capture(layer, (1, 4, 5))
     images = [torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(i)) for i in range(6)]
-    name = layer_of(graph).name
-    one, two = (moments(graph, [name], images, workers=w)[name] for w in (1, 2))
-    torch.testing.assert_close(one.first[0], torch.cat(images).sum((0, 1)))
-    torch.testing.assert_close(one.second, two.second)
-    assert one.rows == two.rows == 24
+    gather = rounding._Gather(graph, [layer_of(graph)], second=True)
+    gather.run_all(images)
+    found, rows = gather.found[layer_of(graph).name], torch.cat(images).reshape(24, 5)
+    torch.testing.assert_close(found.first[0], rows.sum(0))
+    assert found.rows == 24 and found.second is not None
+    weights = torch.cat([1 / (p + p.mean()) for p in rows.square().sum(1).split(4)])  # mean power: of one image
+    torch.testing.assert_close(found.second[0], (rows.T * weights) @ rows)
+
+
+def test_shares_and_workers_change_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are taken in shares to bound memory; each is rounded from the same inputs whatever the share."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 5, 1)).eval()
+    graph = capture(net, (1, 4, 8, 8))
+    names = [node.name for node in graph.graph.nodes]
+    images = [torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    whole = round_layers(graph, names, images)
+    monkeypatch.setattr(rounding, "MOST_NUMBERS", 1)  # every layer a share of its own
+    for found in (round_layers(graph, names, images), round_layers(graph, names, images, workers=3)):
+        assert found.keys() == whole.keys() and len(whole) == 3
+        for name in whole:
+            assert torch.equal(found[name].codes, whole[name].codes)
+            assert torch.equal(found[name].bias, whole[name].bias)
+
+
+def test_biases_alone_can_be_corrected() -> None:
+    graph = capture(nn.Conv2d(12, 16, 1).eval(), (1, 12, 8, 8))
+    node = layer_of(graph)
+    images = correlated_images(8, 12)
+    found, plain = round_layers(graph, [node.name], images, by_effect=False)[node.name], nearest(graph, node)
+    assert torch.equal(found.codes, plain.codes) and bool(found.bias.abs().max() > 0)

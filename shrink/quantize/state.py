@@ -1,0 +1,85 @@
+"""One way to quantize a graph, and how far its scores are from the float ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, fx
+
+from shrink.quantize.apply import apply
+from shrink.quantize.plan import Plan, make_plan
+from shrink.quantize.ranges import Range
+from shrink.quantize.rounding import Rounded
+from shrink.quantize.scheme import Scheme, plan_scheme
+from shrink.quantize.simulate import simulation
+from shrink.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One way to quantize: a graph that answers as the float one, and all that makes a plan for it.
+
+    Attributes:
+        graph: float.
+        ranges: of all values that any scheme holds as codes, and of the inputs of dynamic ops.
+        scheme: what is quantized.
+        border, floats: what `plan_scheme` made it of.
+        rounded: weights whose codes were chosen by their effect.
+    """
+
+    graph: fx.GraphModule
+    ranges: Mapping[str, Range]
+    scheme: Scheme
+    border: str
+    floats: frozenset[str] = frozenset()
+    rounded: Mapping[str, Rounded] = field(default_factory=dict)
+
+    def plan(self, target: Target) -> Plan:
+        """The numbers."""
+        return make_plan(self.scheme, self.ranges, every_row=target.dynamic_rows, rounded=self.rounded)
+
+    def with_floats(self, target: Target, names: Collection[str]) -> State:
+        """This state with more nodes in float."""
+        floats = self.floats | set(names)
+        scheme = plan_scheme(self.graph.graph, target, border=self.border, floats=floats)
+        return replace(self, scheme=scheme, floats=floats)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the rungs work with.
+
+    Attributes:
+        target: what is quantized for.
+        learn: images that set ranges, a few dozen.
+        held_out: images that judge; none of them set a range. All are (1, C, H, W).
+        wanted: scores of the float graph for `held_out`.
+        workers: images run side by side.
+    """
+
+    target: Target
+    learn: Sequence[Tensor]
+    held_out: Sequence[Tensor]
+    wanted: Tensor
+    workers: int
+
+    def error(self, state: State) -> float:
+        """Root mean square difference of the scores over their own deviation."""
+        graph = simulation(apply(state.graph, state.plan(self.target)))
+        given = scores(graph, self.held_out, self.workers)
+        return float((given - self.wanted).square().mean().sqrt() / self.wanted.std().clamp_min(1e-12))
+
+
+def scores(graph_module: fx.GraphModule, images: Sequence[Tensor], workers: int) -> Tensor:
+    """(n, outputs) of n images."""
+
+    def run(image: Tensor) -> Tensor:
+        with torch.no_grad():  # the mode belongs to the thread
+            found: Tensor = graph_module(image)
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        return torch.cat(list(pool.map(run, images)))
