@@ -98,6 +98,27 @@ def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return call(node, aten.mean.dim, node.args[0], [2, 3], True)
 
 
+def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Pad with 0 before a maximum of values that are not negative.
+
+    PyTorch pads with minus infinity, which TFLite writes as PADV2: XNNPACK does not take it, and the graph is cut
+    in two there.
+    """
+    args: list[Any] = [*node.args]
+    x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
+    high, wide = (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1])
+    if not (high or wide) or ceil or not _is_nonnegative(x):
+        return None
+    padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
+    return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
+
+
+def _is_nonnegative(node: fx.Node) -> bool:
+    if node.target is aten.hardtanh.default:
+        return bool(node.args[1] >= 0)  # type: ignore[operator]
+    return node.target in (aten.relu.default, aten.sigmoid.default)
+
+
 def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017; the scale goes onto q, the smaller tensor."""
     args: tuple[Any, ...] = node.args
@@ -168,6 +189,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "hard_swish": {aten.hardswish.default: hard_swish},
     "silu": {aten.silu.default: silu},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
+    "pool_padding": {aten.max_pool2d.default: pool_padding},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
     "attention": {aten.scaled_dot_product_attention.default: attention},
@@ -178,6 +200,7 @@ DESCRIPTIONS = {
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",
     "pool_to_mean": "global average pool written as mean",
+    "pool_padding": "zeros put around what is not negative before its maximum is taken",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "numbers": "number operands written as constants, divisions as products",
     "attention": "written as matmul, softmax, matmul",

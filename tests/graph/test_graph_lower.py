@@ -364,3 +364,26 @@ def test_a_factor_that_adds_dimensions_is_more_than_a_factor() -> None:
 def test_shared_weights_are_scaled_for_one_reader_only() -> None:
     shared = lively(nn.Conv2d(3, 3, 3, padding=1))
     assert factors(lambda x: shared(shared(x) * THIRD)) == 1
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((3, 5), padding=(1, 2)), nn.MaxPool2d(2, 1, 1, dilation=2)],
+)
+@pytest.mark.parametrize("bend", [torch.relu, torch.sigmoid, lambda x: F.hardtanh(x, 0.0, 6.0)])
+def test_a_maximum_of_what_is_not_negative_may_be_padded_with_zeros(pool: nn.Module, bend: Callable[..., Any]) -> None:
+    found = lowered(lambda x: pool(bend(x)), "pool_padding", (1, 3, 9, 8))
+    assert found[1:] == ["constant_pad_nd.default", "max_pool2d.default"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.max_pool2d(x, 3, 2, 1),  # may be negative: a zero around it could be the maximum
+        lambda x: F.max_pool2d(F.hardtanh(x), 3, 2, 1),
+        lambda x: F.max_pool2d(torch.relu(x), 3, 2, 1, ceil_mode=True),
+        lambda x: F.max_pool2d(torch.relu(x), 2),
+    ],
+)
+def test_other_pools_keep_their_padding(function: Callable[[Tensor], Tensor]) -> None:
+    assert "constant_pad_nd.default" not in lowered(function, "pool_padding", (1, 3, 9, 8))
