@@ -516,7 +516,7 @@ PUBLIC: Mapping[str, str] = {
     "shrink.models": "Model load",
     "shrink.pipeline": "STAGES export",
     "shrink.progress": "Bars Lines Progress Quiet Stage progress_on",
-    "shrink.quantize": "Chosen Observed Plan Range Rung Scheme apply choose observe schemes simulation",
+    "shrink.quantize": "Chosen Cost Observed Plan Range Rung Scheme apply choose observe schemes simulation",
     "shrink.recipe": "ExportRecipe combine parse",
     "shrink.report.markdown": "render",
     "shrink.report.schema": "SCHEMA Report dump parse",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx
 
@@ -16,12 +16,14 @@ from shrink.quantize.plan import Plan
 from shrink.quantize.ranges import Range
 from shrink.quantize.rungs import EFFORTS
 from shrink.quantize.scheme import Scheme, observable, plan_scheme
+from shrink.quantize.sensitivity import Cost, costs
 from shrink.quantize.simulate import simulation
 from shrink.quantize.state import State, Tools, scores
 from shrink.targets import Target
 
 __all__ = [
     "Chosen",
+    "Cost",
     "Observed",
     "Plan",
     "Range",
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 LEARN_FROM = 64  # images that ranges and weights are fitted to; their positions make thousands of rows
+
+
+BLAMED_BY = 8  # images that say what a layer costs: each layer takes a run of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,13 @@ class Chosen:
     plan: Plan
     changes: tuple[str, ...]
     rungs: tuple[Rung, ...]
+    state: State = field(repr=False, compare=False)
+    tools: Tools = field(repr=False, compare=False)
+
+    def costs(self) -> list[Cost]:
+        """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""
+        few = replace(self.tools, held_out=self.tools.held_out[:BLAMED_BY], wanted=self.tools.wanted[:BLAMED_BY])
+        return costs(self.state, few)
 
 
 def schemes(graph: fx.Graph, target: Target) -> dict[str, Scheme]:
@@ -137,7 +149,8 @@ def choose(
         for border, scheme in schemes(graph_module.graph, target).items()
     }
     best, rungs = climb(starts, EFFORTS[effort], tools)
-    return Chosen(best.graph, best.plan(target), _changes(best.plan(target)), tuple(rungs))
+    plan = best.plan(target)
+    return Chosen(best.graph, plan, _changes(plan), tuple(rungs), best, tools)
 
 
 def _changes(plan: Plan) -> tuple[str, ...]:

@@ -30,8 +30,9 @@ class Cost:
 
 
 def costs(state: State, tools: Tools) -> list[Cost]:
-    """Every layer with weights on calibrated codes, the costliest first."""
-    layers = [node for node in _layers(state) if node.name in state.scheme.static]
+    """Every layer with weights in int8, the costliest first."""
+    quantized = state.scheme.static | state.scheme.dynamic.keys()
+    layers = [node for node in _layers(state) if node.name in quantized]
     found = [
         Cost(
             node.name,

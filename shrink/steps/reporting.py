@@ -113,7 +113,10 @@ def _artifact(outcome: Outcome, name: str) -> schema.Artifact:
         timing=outcome.timed[name].timing,
         parity=None if parity is None else schema.Parity(max_relative_error=parity),
         changes=item.changes,
-        rungs=tuple(schema.Rung(what=r.what, error=r.error, kept=r.kept, why=r.why) for r in item.rungs),
+        rungs=tuple(
+            schema.Rung(what=r.what, error=r.error, kept=r.kept, why=r.why)
+            for r in (item.chosen.rungs if item.chosen else ())
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from shrink.verify.judge import check_answers, judge
 
 BATCH = 32
 CHANCE = 0.01  # probability of so many right answers below which they are no chance
+BLAMED = 3  # layers named when too much is lost
 PARITY_IMAGES = 16
 LARGEST_PARITY = 1e-3  # relative error of a float file above which the conversion itself is wrong
 
@@ -47,16 +48,25 @@ def verify(job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage:
     )
     answers = collect(batches, job.reference, {name: item.candidate for name, item in wanted.items()})
     reference = answers.reference.argmax(1)
-    notes = (*_labels(job, answers), *(note for name in wanted for note in _check(job, name, answers)))
-    return Verified(
-        answers=answers,
-        accuracy={
-            name: judge(answers.labels, reference, scores.argmax(1), max_drop=job.recipe.max_drop / 100)
-            for name, scores in answers.candidates.items()
-        },
-        parity=_parities(job, artifacts, answers),
-        notes=notes,
+    accuracy = {
+        name: judge(answers.labels, reference, scores.argmax(1), max_drop=job.recipe.max_drop / 100)
+        for name, scores in answers.candidates.items()
+    }
+    failed = [wanted[name] for name, found in accuracy.items() if found.verdict == "fail"]
+    notes = (
+        *_labels(job, answers),
+        *(note for name in wanted for note in _check(job, name, answers)),
+        *(_blame(item) for item in failed if item.chosen),
     )
+    return Verified(answers, accuracy, _parities(job, artifacts, answers), notes)
+
+
+def _blame(item: Artifact) -> str:
+    """The layers that cost most, of a file that lost too much."""
+    assert item.chosen is not None
+    least = min(rung.error for rung in item.chosen.rungs if rung.kept)
+    named = ", ".join(f"{cost.layer} ({cost.error:.1%})" for cost in item.chosen.costs()[:BLAMED])
+    return f"{item.target.name}: its scores err by {least:.1%}; with one layer alone in float the least are {named}"
 
 
 def _check(job: Job, name: str, answers: Answers) -> tuple[str, ...]:

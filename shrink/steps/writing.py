@@ -31,7 +31,7 @@ class Artifact:
     candidate: Candidate  # the file, loaded
     inspection: Inspection
     changes: tuple[str, ...]
-    rungs: tuple[quantize.Rung, ...]  # what quantization tried
+    chosen: quantize.Chosen | None  # how it was quantized, if it was
 
 
 def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, stage: Stage) -> dict[str, Artifact]:
@@ -54,7 +54,7 @@ def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chose
         candidate=Candidate(_open(target, model), spec_in, spec_out, target.name),
         inspection=inspect_bytes(model, target.format, target.name),
         changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
-        rungs=chosen.rungs if chosen else (),
+        chosen=chosen,
     )
 
 

@@ -42,6 +42,13 @@ class Halves(nn.Module):
         return self.name(self.features(x) / self.tiny)
 
 
+class Clipped(Halves):
+    """A clamp that no scale passes through behind the features."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return functional.hardtanh(super().features(x), -1e6, 1e6)
+
+
 class Ratio(Halves):
     """A division by a feature that is far above 0 in float and rounds to 0 beside the large one in int8."""
 
@@ -112,7 +119,7 @@ def good() -> nn.Module:
 
 def blunt() -> nn.Module:
     """Right in float; in int8 the fine feature is lost beside the coarse one, and with it one bit of the class."""
-    return Halves(coarse=3000.0)
+    return Clipped(coarse=3000.0)
 
 
 def faint() -> nn.Module:

@@ -143,6 +143,8 @@ def test_a_failed_target_leaves_its_report_and_no_bundle(export: Export, tmp_pat
     report = schema.parse((tmp_path / "out" / "report.json").read_bytes())
     assert report.verdict == "fail" and report.artifacts[0].bundle is None
     assert "device_runner" not in (tmp_path / "out" / "report.md").read_text()
+    (note,) = (note for note in report.notes if note.startswith("onnx-int8: its scores err by"))
+    assert re.search(r"with one layer alone in float the least are \w+ \([\d.]+%\)", note)
 
     ran = export("blunt", "--max-drop", 10, "--keep-failed", "--force")
     assert ran.code == 3
