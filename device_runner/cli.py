@@ -6,28 +6,38 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
 from device_runner import __version__
 from device_runner.errors import Problem
+from device_runner.text import printable_lines
 
 INTERRUPTED = 130
+COMMANDS = {  # command -> the module with the function of that name
+    "verify": "device_runner.commands",
+    "selftest": "device_runner.commands",
+    "classify": "device_runner.commands",
+    "run": "device_runner.field_commands",
+    "check": "device_runner.field_commands",
+    "replay": "device_runner.field_commands",
+}
 EPILOG = "exit code: 0 all good, 1 something failed (stderr says what, why and how to fix it), 2 wrong usage"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    from device_runner import commands  # numpy and Pillow: not needed for --help
+    module = import_module(COMMANDS[arguments.command])  # numpy and Pillow: not needed for --help
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
     try:
-        code: int = getattr(commands, arguments.command)(arguments, sys.stdout, sys.stderr)
+        code: int = getattr(module, arguments.command)(arguments, sys.stdout, sys.stderr)
         sys.stdout.flush()
     except Problem as problem:
-        sys.stderr.write(f"error: {commands.printable_lines(str(problem))}\n")
+        sys.stderr.write(f"error: {printable_lines(str(problem))}\n")
         return problem.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands with their options; each command is the function of that name in `commands`."""
+    """All commands with their options; each command is the function of that name in its module."""
     parser = argparse.ArgumentParser("device_runner", description="Serve a shrink bundle on a device.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -51,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--engine", metavar="NAME", help="litert, tflite_runtime or onnxruntime; else the first")
         command.add_argument("--threads", type=positive, default=1, metavar="N", help="for the engine (default 1)")
     _add_classify_options(classify)
+    run = commands.add_parser("run", help="serve: watch a source, decide by rules, act")
+    check = commands.add_parser("check", help="explain a configuration; nothing is run")
+    for command in (run, check):
+        command.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    replay = commands.add_parser("replay", help="take the decisions of an audit file again, and compare")
+    replay.add_argument("audit", type=Path, nargs="+", metavar="AUDIT", help="an audit.jsonl")
     return parser
 
 

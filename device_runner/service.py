@@ -1,0 +1,178 @@
+"""Runs the loop: builds its parts from the configuration, keeps them going, and ends them in order."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from device_runner import check
+from device_runner.audit import Audit
+from device_runner.bundle import Bundle, open_bundle
+from device_runner.bus import Bus
+from device_runner.config.parts import Config
+from device_runner.delivery import Delivery
+from device_runner.errors import Problem
+from device_runner.lines import Lines, record
+from device_runner.log import Log
+from device_runner.loop import Loop
+from device_runner.sources.supervisor import Supervisor
+from device_runner.worker.model import Model
+from device_runner.worker.process import ProcessWorker, Worker
+
+IDLE_S = 0.5  # longest wait for a frame before what is due is done
+
+
+@dataclass
+class Wishes:
+    """What signals and commands ask of the service."""
+
+    stop: bool = False
+    reload: bool = False
+
+
+def open_worker(config: Config, bundle: Bundle) -> Worker:
+    """Load the model as the configuration says, and prove it on its golden images.
+
+    Raises:
+        Problem: it cannot be loaded, or fails the self-test.
+    """
+    if config.isolation == "inline":
+        return Model.open(bundle.path, config.engine, config.threads, motion=config.source.motion)
+    return ProcessWorker(
+        str(bundle.path),
+        engine=config.engine,
+        threads=config.threads,
+        motion=config.source.motion,
+        deadline_s=config.deadline_s,
+        max_restarts=config.max_restarts,
+    )
+
+
+class Service:
+    """One run with one configuration."""
+
+    def __init__(self, config: Config, wishes: Wishes, out: int, log: Log) -> None:
+        """Open everything; what is open is closed again if anything fails.
+
+        Raises:
+            Problem: the bundle, the model or a file cannot be used.
+        """
+        self.config, self.wishes, self.log = config, wishes, log
+        with ExitStack() as stack:
+            self.bundle = open_bundle(Path(config.bundle or ""))
+            check.check(config, self.bundle.manifest)
+            for warning in check.warnings(config, self.bundle.manifest):
+                log.say(f"warning: {warning}")
+            worker = open_worker(config, self.bundle)
+            stack.callback(lambda: self.loop.worker.close())
+            log.say(f"selftest ok: {worker.ready.golden} golden images on {worker.ready.engine}")
+            folder = make_state(config)
+            self.audit = Audit(folder, config.audit_max_bytes, config.audit_every)
+            self.source = Supervisor(config.source)
+            self.bus = Bus(config, config.mqtt, log, on_online=self._wake) if config.mqtt else None
+            self.delivery = Delivery(config, self.audit, self.bus.event if self.bus else None)
+            self.loop = Loop(
+                config,
+                self.bundle.manifest.labels,
+                worker,
+                live=self.source.place.live,
+                log=self.audit,
+                act=lambda record, decision: self.delivery.conclude(record),
+            )
+            if self.bus:
+                stack.callback(self.bus.close)
+                self.bus.client.start()
+            stack.callback(self.delivery.close)
+            self.lines = Lines(out, patient=not self.source.place.live)
+            stack.callback(self.lines.close)
+            stack.callback(self.source.close)
+            self._stack = stack.pop_all()
+
+    def _wake(self) -> None:
+        self.delivery.wake()
+
+    def run(self) -> int:
+        """Decide on frames until the source ends or a signal asks to stop.
+
+        Raises:
+            GaveUp: the model's process failed too often.
+        """
+        while not self.wishes.stop and not self.wishes.reload:
+            frame = self.source.next(IDLE_S)
+            if frame is not None:
+                decision = self.loop.frame(frame)
+                self.lines.write(record(decision, self.loop.labels, 0.6))
+                if decision.problem:
+                    self.log.say(f"frame: {decision.problem.what}: {decision.problem.why}")
+            elif self.source.state == "eof":
+                return self._at_end()
+        return 0
+
+    def _at_end(self) -> int:
+        problem = self.source.problem
+        if problem is not None:
+            self.log.say(f"error: {problem.what}\n  why: {problem.why}\n  fix: {problem.fix}")
+        return 1 if problem or self.loop.counts.refused or self.loop.counts.failed else 0
+
+    def close(self) -> None:
+        """End everything, in the order in which frames flow."""
+        self._stack.close()
+
+
+def make_state(config: Config) -> Path | None:
+    """The directory for what is kept; None if nothing is to be."""
+    if config.state is None:
+        return None
+    folder = Path(config.state)
+    with suppress(OSError):  # a read-only disk: the runner works, what needs the disk says so
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes) -> int:
+    """Serve until told to stop; on a reload the new configuration must stand before the old one ends.
+
+    Raises:
+        Problem: the first configuration cannot be followed, or the model gave up.
+    """
+    config = read()
+    while True:
+        service = Service(config, wishes, out, log)
+        try:
+            code = service.run()
+        finally:
+            service.close()
+        if not wishes.reload or wishes.stop:
+            return code
+        wishes.reload = False
+        config = reread(read, config, log)
+
+
+def reread(read: Callable[[], Config], old: Config, log: Log) -> Config:
+    """The new configuration, or the old one if the new one is wrong."""
+    try:
+        new = read()
+        check.check(new, open_bundle(new.bundle or "").manifest)
+    except Problem as problem:
+        log.say(f"the old configuration stays: {problem}")
+        return old
+    log.say("the configuration was read anew")
+    return new
+
+
+def heed_signals(wishes: Wishes) -> None:
+    """SIGTERM and Ctrl-C stop, SIGHUP reloads; the loop sees it within a moment."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        wishes.stop = True
+
+    def reload(number: int, frame: FrameType | None) -> None:
+        wishes.reload = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, reload)
