@@ -15,6 +15,7 @@ from device_runner.bundle import open_bundle
 from device_runner.config.reading import read
 from device_runner.errors import Problem
 from device_runner.log import Log
+from device_runner.store.models import Store
 
 
 def run(arguments: Namespace, out: TextIO, err: TextIO) -> int:
@@ -28,7 +29,8 @@ def run(arguments: Namespace, out: TextIO, err: TextIO) -> int:
 def check(arguments: Namespace, out: TextIO, err: TextIO) -> int:
     """Say what a configuration means; exit 2 if it is wrong."""
     config = read(arguments.config)
-    manifest = open_bundle(config.bundle or "").manifest
+    bundle = Store(config.store).open_current(Log(err).say) if config.store else open_bundle(config.bundle or "")
+    manifest = bundle.manifest
     checking.check(config, manifest)
     out.writelines(f"{line}\n" for line in checking.explain(config, manifest))
     out.writelines(f"warning: {line}\n" for line in checking.warnings(config, manifest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
@@ -14,8 +13,8 @@ from device_runner.text import printable
 MAX_WAITING = 256
 
 
-def record(decision: Decision, labels: Sequence[str], review_below: float) -> bytes:
-    """One decision as a line."""
+def record(decision: Decision, labels: Sequence[str], review_below: float) -> dict[str, object]:
+    """One decision as the fields of a line."""
     fields: dict[str, object] = {
         "schema": RECORD_SCHEMA,
         "seq": decision.seq,
@@ -36,7 +35,7 @@ def record(decision: Decision, labels: Sequence[str], review_below: float) -> by
         fields["error"] = printable(decision.problem.what)
     if decision.verdicts:
         fields["verdicts"] = decision.verdicts
-    return json.dumps(fields).encode() + b"\n"
+    return fields
 
 
 class Lines:

@@ -9,20 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from device_runner import check
 from device_runner.audit import Audit
-from device_runner.bundle import Bundle, open_bundle
+from device_runner.bundle import open_bundle
 from device_runner.bus import Bus
 from device_runner.config.parts import Config
 from device_runner.delivery import Delivery
 from device_runner.errors import Problem
+from device_runner.frames import Frame
 from device_runner.lines import Lines, record
 from device_runner.log import Log
 from device_runner.loop import Loop
+from device_runner.release import check_release
 from device_runner.sources.supervisor import Supervisor
-from device_runner.worker.model import Model
-from device_runner.worker.process import ProcessWorker, Worker
+from device_runner.store.models import Store
+from device_runner.swap import Swap
+from device_runner.worker.opening import open_worker
 
+REVIEW_BELOW = 0.6  # a less confident answer is for a person to look at
 IDLE_S = 0.5  # longest wait for a frame before what is due is done
 
 
@@ -32,24 +38,6 @@ class Wishes:
 
     stop: bool = False
     reload: bool = False
-
-
-def open_worker(config: Config, bundle: Bundle) -> Worker:
-    """Load the model as the configuration says, and prove it on its golden images.
-
-    Raises:
-        Problem: it cannot be loaded, or fails the self-test.
-    """
-    if config.isolation == "inline":
-        return Model.open(bundle.path, config.engine, config.threads, motion=config.source.motion)
-    return ProcessWorker(
-        str(bundle.path),
-        engine=config.engine,
-        threads=config.threads,
-        motion=config.source.motion,
-        deadline_s=config.deadline_s,
-        max_restarts=config.max_restarts,
-    )
 
 
 class Service:
@@ -63,7 +51,9 @@ class Service:
         """
         self.config, self.wishes, self.log = config, wishes, log
         with ExitStack() as stack:
-            self.bundle = open_bundle(Path(config.bundle or ""))
+            store = Store(config.store) if config.store else None
+            self.bundle = store.open_current(log.say) if store else open_bundle(config.bundle or "")
+            check_release(self.bundle, config.trusted_keys, config.kind, 0)
             check.check(config, self.bundle.manifest)
             for warning in check.warnings(config, self.bundle.manifest):
                 log.say(f"warning: {warning}")
@@ -83,6 +73,9 @@ class Service:
                 log=self.audit,
                 act=lambda record, decision: self.delivery.conclude(record),
             )
+            self.swap = Swap(config, store, self.loop, log) if store else None
+            if self.swap:
+                stack.callback(self.swap.close)
             if self.bus:
                 stack.callback(self.bus.close)
                 self.bus.client.start()
@@ -103,14 +96,22 @@ class Service:
         """
         while not self.wishes.stop and not self.wishes.reload:
             frame = self.source.next(IDLE_S)
+            if self.swap:
+                self.swap.poll()
             if frame is not None:
-                decision = self.loop.frame(frame)
-                self.lines.write(record(decision, self.loop.labels, 0.6))
-                if decision.problem:
-                    self.log.say(f"frame: {decision.problem.what}: {decision.problem.why}")
+                self._decide(frame)
             elif self.source.state == "eof":
                 return self._at_end()
         return 0
+
+    def _decide(self, frame: Frame) -> None:
+        decision = self.loop.frame(frame)
+        line = record(decision, self.loop.labels, REVIEW_BELOW)
+        self.lines.write(msgspec.json.encode(line) + b"\n")
+        if self.swap:
+            self.swap.offer(decision, str(line.get("label")))
+        if decision.problem:
+            self.log.say(f"frame: {decision.problem.what}: {decision.problem.why}")
 
     def _at_end(self) -> int:
         problem = self.source.problem
@@ -156,7 +157,8 @@ def reread(read: Callable[[], Config], old: Config, log: Log) -> Config:
     """The new configuration, or the old one if the new one is wrong."""
     try:
         new = read()
-        check.check(new, open_bundle(new.bundle or "").manifest)
+        bundle = Store(new.store).open_current(log.say) if new.store else open_bundle(new.bundle or "")
+        check.check(new, bundle.manifest)
     except Problem as problem:
         log.say(f"the old configuration stays: {problem}")
         return old

@@ -113,7 +113,8 @@ class Supervisor:
             frame = msgspec.structs.replace(frame, captured_ns=self._now_ns())
         if self.config.fps is not None or self.slowdown > 1:
             interval_s = self.slowdown / (self.config.fps or 30.0)
-            self._next_due_ns = max(self._next_due_ns, self._now_ns() - SECOND) + int(interval_s * SECOND)
+            interval_ns = int(interval_s * SECOND)
+            self._next_due_ns = max(self._next_due_ns, self._now_ns() - interval_ns) + interval_ns
         return frame
 
     def tick(self) -> None:

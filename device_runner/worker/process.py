@@ -25,6 +25,7 @@ START_S = 120.0  # a slow board may need long to load and to replay the golden i
 BREAKER_WINDOW_S = 60.0
 KINDS = {kind.__name__: kind for kind in (BundleError, EngineError, ImageError, SelfTestError)}
 Reply = Ready | Seen | Failure
+NOT_READY = Ready(sha256="", engine="", golden=0)
 
 
 class Worker(Protocol):
@@ -87,18 +88,32 @@ class ProcessWorker:
         max_restarts: int = 5,
         program: tuple[str, ...] = (sys.executable, "-m", "device_runner.worker.child"),
     ) -> None:
-        """Start the process and wait until the model passed its self-test.
-
-        Raises:
-            BundleError, EngineError, SelfTestError: as `Model.open`; or the process died or hung.
-        """
+        """Start the process; `wait` says when its model is ready. It ends with the thread that started it."""
         self._order = Order(bundle=bundle, engine=engine, threads=threads, motion=motion, requests=-1, replies=-1)
         self._program, self._deadline_s = program, deadline_s
         self._breaker = Breaker(max_restarts)
         self.restarts = 0
-        self.ready = self._start()
+        self.ready = NOT_READY
+        self._start()
 
-    def _start(self) -> Ready:
+    def wait(self) -> ProcessWorker:
+        """Until the model is loaded and passed its self-test.
+
+        Raises:
+            BundleError, EngineError, SelfTestError: as `Model.open`; or the process died or hung.
+        """
+        try:
+            ready = self._reply(START_S)
+        except Problem:
+            self._stop()
+            raise
+        if not isinstance(ready, Ready):
+            self._stop()
+            raise EngineError("the model's process spoke out of turn", type(ready).__name__, "report this as a bug")
+        self.ready = ready
+        return self
+
+    def _start(self) -> None:
         theirs_in, self._requests = os.pipe()
         self._replies, theirs_out = os.pipe()
         order = msgspec.structs.replace(self._order, requests=theirs_in, replies=theirs_out)
@@ -115,15 +130,6 @@ class ProcessWorker:
         os.set_blocking(self._requests, False)
         os.set_blocking(self._replies, False)
         self._alive = True
-        try:
-            ready = self._reply(START_S)
-        except Problem:
-            self._stop()
-            raise
-        if not isinstance(ready, Ready):
-            self._stop()
-            raise EngineError("the model's process spoke out of turn", type(ready).__name__, "report this as a bug")
-        return ready
 
     def see(self, frame: Frame) -> Seen:
         """Answer on one frame, within the deadline; a process that died or hung is started anew for the next."""
@@ -147,7 +153,8 @@ class ProcessWorker:
         self._breaker.count()
         self.restarts += 1
         was = self.ready.sha256
-        self.ready = self._start()
+        self._start()
+        self.wait()
         if self.ready.sha256 != was:
             self.close()
             raise EngineError("the bundle was exchanged while it ran", "its manifest is another", "install it instead")

@@ -27,7 +27,7 @@ def frame(data: bytes, kind: str = "file", size: tuple[int, int] = (0, 0)) -> Fr
 
 
 def stub(mode: str, **options: object) -> ProcessWorker:
-    return ProcessWorker("b", program=(sys.executable, STUB, mode), deadline_s=0.7, **options)  # type: ignore[arg-type]
+    return ProcessWorker("b", program=(sys.executable, STUB, mode), deadline_s=0.7, **options).wait()  # type: ignore[arg-type]
 
 
 def descriptors() -> int:
@@ -36,7 +36,7 @@ def descriptors() -> int:
 
 def test_a_process_answers_as_the_classifier_does(bundle_path: Path):
     classifier = Classifier.open(bundle_path)
-    worker = ProcessWorker(str(bundle_path))
+    worker = ProcessWorker(str(bundle_path)).wait()
     try:
         assert worker.ready.sha256 == classifier.bundle.sha256 and worker.ready.golden == 4
         for i in range(3):
@@ -134,11 +134,11 @@ def test_a_process_that_dies_while_loading_is_an_error_at_once():
 def test_a_damaged_bundle_is_refused_by_the_process_that_would_load_it(bundle_path: Path):
     (bundle_path / "model.tflite").write_bytes(b"TFL3" * 100)
     with pytest.raises(BundleError, match=r"model\.tflite has 400 bytes"):
-        ProcessWorker(str(bundle_path))
+        ProcessWorker(str(bundle_path)).wait()
 
 
 def test_a_killed_process_costs_one_frame(bundle_path: Path):
-    worker = ProcessWorker(str(bundle_path))
+    worker = ProcessWorker(str(bundle_path)).wait()
     try:
         os.kill(worker._child.pid, signal.SIGKILL)
         with pytest.raises(EngineError):
