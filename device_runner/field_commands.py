@@ -16,6 +16,7 @@ from device_runner.config.reading import read
 from device_runner.errors import Problem
 from device_runner.log import Log
 from device_runner.store.models import Store
+from device_runner.systemd import Notifier
 
 
 def run(arguments: Namespace, out: TextIO, err: TextIO) -> int:
@@ -23,7 +24,7 @@ def run(arguments: Namespace, out: TextIO, err: TextIO) -> int:
     wishes = service.Wishes()
     service.heed_signals(wishes)
     out.flush()
-    return service.serve(lambda: read(arguments.config), os.dup(out.fileno()), Log(err), wishes)
+    return service.serve(lambda: read(arguments.config), os.dup(out.fileno()), Log(err), wishes, Notifier(os.environ))
 
 
 def check(arguments: Namespace, out: TextIO, err: TextIO) -> int:

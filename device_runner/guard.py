@@ -41,7 +41,10 @@ class Guard:
         `frozen_s` the camera counts as frozen; both of live sources only.
         """
         even = picture.spread < EVEN
-        self._even_since_ns = (self._even_since_ns or captured_ns) if even else None
+        if not even:
+            self._even_since_ns = None
+        elif self._even_since_ns is None:
+            self._even_since_ns = captured_ns
         same = self._live and picture.digest == self._digest
         if not same:
             self._digest, self._same_since_ns = picture.digest, captured_ns

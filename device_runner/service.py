@@ -15,8 +15,9 @@ from device_runner import check
 from device_runner.audit import Audit
 from device_runner.bundle import open_bundle
 from device_runner.bus import Bus
-from device_runner.config.parts import Config
+from device_runner.config.parts import Config, Http
 from device_runner.delivery import Delivery
+from device_runner.endpoint import Endpoint
 from device_runner.errors import Problem
 from device_runner.frames import Frame
 from device_runner.lines import Lines, record
@@ -26,6 +27,8 @@ from device_runner.release import check_release
 from device_runner.sources.supervisor import Supervisor
 from device_runner.store.models import Store
 from device_runner.swap import Swap
+from device_runner.systemd import Notifier
+from device_runner.watch import Parts, Watch
 from device_runner.worker.opening import open_worker
 
 REVIEW_BELOW = 0.6  # a less confident answer is for a person to look at
@@ -43,13 +46,13 @@ class Wishes:
 class Service:
     """One run with one configuration."""
 
-    def __init__(self, config: Config, wishes: Wishes, out: int, log: Log) -> None:
+    def __init__(self, config: Config, wishes: Wishes, out: int, log: Log, notifier: Notifier) -> None:
         """Open everything; what is open is closed again if anything fails.
 
         Raises:
             Problem: the bundle, the model or a file cannot be used.
         """
-        self.config, self.wishes, self.log = config, wishes, log
+        self.config, self.wishes, self.log, self.notifier = config, wishes, log, notifier
         with ExitStack() as stack:
             store = Store(config.store) if config.store else None
             self.bundle = store.open_current(log.say) if store else open_bundle(config.bundle or "")
@@ -76,9 +79,15 @@ class Service:
             self.swap = Swap(config, store, self.loop, log) if store else None
             if self.swap:
                 stack.callback(self.swap.close)
+            failed = lambda: self.audit.failed  # noqa: E731
+            parts = Parts(config, self.loop, self.source, self.delivery, self.swap, self.bus, log, failed)
+            self.watch = Watch(parts)
+            stack.callback(self.watch.close)
             if self.bus:
                 stack.callback(self.bus.close)
                 self.bus.client.start()
+            if config.http:
+                stack.callback(open_endpoint(config.http, self.watch).close)
             stack.callback(self.delivery.close)
             self.lines = Lines(out, patient=not self.source.place.live)
             stack.callback(self.lines.close)
@@ -94,7 +103,10 @@ class Service:
         Raises:
             GaveUp: the model's process failed too often.
         """
+        self.notifier.send("READY=1")
         while not self.wishes.stop and not self.wishes.reload:
+            self.notifier.alive()
+            self.watch.tick()
             frame = self.source.next(IDLE_S)
             if self.swap:
                 self.swap.poll()
@@ -108,8 +120,11 @@ class Service:
         decision = self.loop.frame(frame)
         line = record(decision, self.loop.labels, REVIEW_BELOW)
         self.lines.write(msgspec.json.encode(line) + b"\n")
-        if self.swap:
-            self.swap.offer(decision, str(line.get("label")))
+        if "label" in line:
+            label, confidence = str(line["label"]), float(str(line["confidence"]))
+            self.watch.after(decision, label, confidence)
+            if self.swap:
+                self.swap.offer(decision, label)
         if decision.problem:
             self.log.say(f"frame: {decision.problem.what}: {decision.problem.why}")
 
@@ -134,7 +149,17 @@ def make_state(config: Config) -> Path | None:
     return folder
 
 
-def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes) -> int:
+def open_endpoint(config: Http, watch: Watch) -> Endpoint:
+    """Metrics and health.
+
+    Raises:
+        Problem: the address cannot be listened on.
+    """
+    pages = {"/metrics": watch.metrics_page, "/healthz": watch.health_page, "/readyz": watch.ready_page}
+    return Endpoint(config.host, config.port, pages)
+
+
+def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifier: Notifier) -> int:
     """Serve until told to stop; on a reload the new configuration must stand before the old one ends.
 
     Raises:
@@ -142,10 +167,11 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes) -> int
     """
     config = read()
     while True:
-        service = Service(config, wishes, out, log)
+        service = Service(config, wishes, out, log, notifier)
         try:
             code = service.run()
         finally:
+            notifier.send("RELOADING=1" if wishes.reload and not wishes.stop else "STOPPING=1")
             service.close()
         if not wishes.reload or wishes.stop:
             return code
