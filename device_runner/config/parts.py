@@ -26,6 +26,7 @@ class Source(Part, frozen=True, kw_only=True):
 
     url: str
     size: tuple[int, int] | None = None  # width, height of raw RGB frames; only for raw:-
+    transport: Literal["tcp", "udp"] = "tcp"  # of RTSP; tcp loses nothing, a few old cameras know only udp
     stall_s: Seconds = 5.0  # a live source without a frame for so long is stalled, and started anew
     retry_max_s: Seconds = 30.0  # longest pause before another try
     fps: Annotated[float, msgspec.Meta(gt=0, le=240)] | None = None  # at most so many frames a second are looked at

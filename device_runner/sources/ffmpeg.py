@@ -24,16 +24,7 @@ MAX_LINES = 20  # of what it prints, per start
 
 BEFORE: dict[Kind, tuple[str, ...]] = {  # options of the input
     "video": ("-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,matroska,webm,avi,mpegts,mpeg,h264,m4v"),
-    "rtsp": (
-        "-protocol_whitelist",
-        "rtp,rtsp,tcp,tls,udp",
-        "-rtsp_transport",
-        "tcp",
-        "-fflags",
-        "nobuffer",
-        "-flags",
-        "low_delay",
-    ),
+    "rtsp": ("-protocol_whitelist", "rtp,rtsp,tcp,tls,udp", "-fflags", "nobuffer", "-flags", "low_delay"),
     "v4l2": ("-protocol_whitelist", "file", "-f", "v4l2"),
 }
 AFTER = ("-map", "0:v:0", "-an", "-sn", "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm")
@@ -56,7 +47,7 @@ def frames(spec: Spec) -> Iterator[Picture]:
         "-loglevel",
         "error",
         *BEFORE[spec.kind],
-        *_timeout(spec),
+        *_rtsp(spec),
         "-i",
         target,
     ]
@@ -81,8 +72,10 @@ def frames(spec: Spec) -> Iterator[Picture]:
         raise SourceError("ffmpeg cannot read the source", f"it ended with {code}", "see what it printed")
 
 
-def _timeout(spec: Spec) -> tuple[str, ...]:
-    return ("-timeout", str(int(spec.timeout_s * 1e6))) if spec.kind == "rtsp" else ()
+def _rtsp(spec: Spec) -> tuple[str, ...]:
+    if spec.kind != "rtsp":
+        return ()
+    return ("-rtsp_transport", spec.transport, "-timeout", str(int(spec.timeout_s * 1e6)))
 
 
 def _retell(stream: IO[bytes], hidden: tuple[str, ...]) -> None:

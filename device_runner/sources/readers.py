@@ -26,6 +26,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     url: str
     size: tuple[int, int] | None
+    transport: Literal["tcp", "udp"]
     output: int  # descriptor that frames are written to
     timeout_s: float  # for connecting and for every read
 

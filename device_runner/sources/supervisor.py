@@ -146,6 +146,7 @@ class Supervisor:
             kind=self.place.kind,
             url=self.place.url,
             size=self.config.size,
+            transport=self.config.transport,
             output=writable,
             timeout_s=max(self.config.stall_s, 1.0),
         )
