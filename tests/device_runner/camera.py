@@ -26,6 +26,7 @@ class Camera:
         self._threads[0].start()
 
     fault: str | None
+    pause_s = 0.02  # between two images
 
     @property
     def url(self) -> str:
@@ -59,7 +60,7 @@ class Camera:
                         b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: 99\r\n\r\n" + image + b"\r\n"
                     )
                     self.sent += 1
-                    time.sleep(0.02)
+                    time.sleep(self.pause_s)
 
     def _misbehave(self, connection: socket.socket) -> bool:
         """Do the fault; whether the connection goes on."""
