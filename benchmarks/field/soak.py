@@ -1,8 +1,8 @@
 """Many frames with everything around the runner breaking: memory must stay flat, and nothing be left behind.
 
 A camera over HTTP that is lost, a broker that is killed, models that are exchanged. Memory is the private memory of
-the runner and of its longest-lived children, over the frames decided on; the slope is Theil and Sen's. A control with a
-planted leak of one float a frame must be caught by the same measure.
+the runner's own process over the frames decided on (its children are replaced on the way); the slope is Theil and
+Sen's. A control with a planted leak of one float a frame must be caught by the same measure.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ port = {mqtt}
 name = "seen"
 label = "{label}"
 min_confidence = 0.2
+cooldown_s = 1
 action = "tell"
 [[action]]
 name = "tell"
