@@ -60,14 +60,9 @@ class Service:
             check.check(config, self.bundle.manifest)
             for warning in check.warnings(config, self.bundle.manifest):
                 log.say(f"warning: {warning}")
-            worker = open_worker(config, self.bundle)
-            stack.callback(lambda: self.loop.worker.close())
-            log.say(f"selftest ok: {worker.ready.golden} golden images on {worker.ready.engine}")
-            folder = make_state(config)
-            self.audit = Audit(folder, config.audit_max_bytes, config.audit_every)
+            self.audit = Audit(make_state(config), config.audit_max_bytes, config.audit_every)
             self.source = Supervisor(config.source)
-            self.bus = Bus(config, config.mqtt, log, on_online=self._wake) if config.mqtt else None
-            self.delivery = Delivery(config, self.audit, self.bus.event if self.bus else None)
+            worker = open_worker(config, self.bundle)
             self.loop = Loop(
                 config,
                 self.bundle.manifest.labels,
@@ -76,6 +71,11 @@ class Service:
                 log=self.audit,
                 act=lambda record, decision: self.delivery.conclude(record),
             )
+            stack.callback(lambda: self.loop.worker.close())  # whichever it is by then
+            log.say(f"selftest ok: {worker.ready.golden} golden images on {worker.ready.engine}")
+            self.bus = Bus(config, config.mqtt, log, on_online=self._wake) if config.mqtt else None
+            self.delivery = Delivery(config, self.audit, self.bus.event if self.bus else None)
+            stack.callback(self.delivery.close)
             self.swap = Swap(config, store, self.loop, log) if store else None
             if self.swap:
                 stack.callback(self.swap.close)
@@ -88,7 +88,6 @@ class Service:
                 self.bus.client.start()
             if config.http:
                 stack.callback(open_endpoint(config.http, self.watch).close)
-            stack.callback(self.delivery.close)
             self.lines = Lines(out, patient=not self.source.place.live)
             stack.callback(self.lines.close)
             stack.callback(self.source.close)
@@ -165,9 +164,16 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifi
     Raises:
         Problem: the first configuration cannot be followed, or the model gave up.
     """
-    config = read()
+    config, before = read(), None
     while True:
-        service = Service(config, wishes, out, log, notifier)
+        try:
+            service = Service(config, wishes, out, log, notifier)
+        except Problem as problem:
+            if before is None:
+                raise
+            log.say(f"the old configuration stays: {problem}")
+            config, before = before, None
+            continue
         try:
             code = service.run()
         finally:
@@ -175,7 +181,7 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifi
             service.close()
         if not wishes.reload or wishes.stop:
             return code
-        wishes.reload = False
+        wishes.reload, before = False, config
         config = reread(read, config, log)
 
 

@@ -40,9 +40,10 @@ class Spool:
         self._lock = threading.Lock()
         self.evicted = 0
         self.failed = 0  # alerts that could not be written
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.tmp"):  # of an interrupted write
-            path.unlink()
+        with suppress(OSError):  # a disk that is read-only or full: `add` will say so
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.tmp"):  # of an interrupted write
+                path.unlink()
         stored = ((int(p.stem), p.stat().st_size) for p in folder.glob("*.json") if p.stem.isdigit())
         self._sizes = dict(sorted(stored))  # number -> bytes, the oldest first
         self._next = max(self._sizes, default=0) + 1  # never used twice, so that `done` means one alert

@@ -18,8 +18,8 @@ from device_runner.worker.process import ProcessWorker
 def install(arguments: Namespace, out: TextIO, err: TextIO) -> int:
     """Verify, prove in a process of its own, store and stage; the first bundle of a store decides at once."""
 
-    def prove(path: Path) -> None:
-        ProcessWorker(str(path), engine=arguments.engine).wait().close()
+    def prove(path: Path, sha256: str) -> None:
+        ProcessWorker(str(path), sha256, engine=arguments.engine).wait().close()
 
     store = Store(arguments.store)
     sha256 = store.install(arguments.bundle, prove, keys=arguments.trusted_keys, kind=arguments.kind)

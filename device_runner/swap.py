@@ -29,7 +29,8 @@ class Loading:
     def __init__(self, bundle: Bundle, worker: ProcessWorker) -> None:
         self.bundle, self.worker = bundle, worker
         self.done, self.problem = False, None
-        threading.Thread(target=self._work, name="loading", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="loading", daemon=True)
+        self._thread.start()
 
     problem: Problem | None
 
@@ -39,6 +40,12 @@ class Loading:
         except Problem as problem:
             self.problem = problem
         self.done = True
+
+    def close(self) -> None:
+        """Give it up."""
+        self.worker.kill()
+        self._thread.join(10)
+        self.worker.close()
 
 
 class Swap:
@@ -166,4 +173,4 @@ class Swap:
         """End what runs beside the loop; a trial goes on at the next start."""
         self._end_shadow()
         if self._loading:
-            self._loading.worker.close()
+            self._loading.close()

@@ -78,7 +78,7 @@ def measure(bundle: Path, scale: float, scratch: Path) -> Measured:
         try:
             found = open_bundle(mutant)
             check_release(found, str(keys / "trusted"), None, 0)
-            same = all(found.files[n] == content[n] for n in content.keys() - RELEASE_FILES)
+            same = all(found.files.get(n) == content[n] for n in content.keys() - RELEASE_FILES)
             outcomes["unchanged in what counts" if same else "LOADED"] += 1
             loaded += not same
         except Problem as problem:

@@ -19,6 +19,7 @@ from PIL import Image
 from benchmarks.loop import Measured
 from benchmarks.rows import Failure
 from device_runner.audit import Audit
+from device_runner.bundle import open_bundle
 from device_runner.clock import monotonic_ns
 from device_runner.config.parts import Config, Rule, Source
 from device_runner.frames import Frame
@@ -36,10 +37,10 @@ def measure(bundle: Path, scale: float, scratch: Path) -> Measured:
     """Overhead per frame is what is neither preprocessing nor the engine."""
     n = max(int(FRAMES * scale), 100)
     images = make_images()
-    model = Model.open(bundle)
+    model = Model.load(open_bundle(bundle))
     label = model.bundle.manifest.labels[0]
     result: dict[str, Any] = {"inline": per_frame(model, label, images, n)}
-    worker = ProcessWorker(str(bundle)).wait()
+    worker = ProcessWorker(str(bundle), model.bundle.sha256).wait()
     result["process"] = per_frame(worker, label, images, n)
     worker.close()
     result |= cold_start(bundle, images[0], scratch)

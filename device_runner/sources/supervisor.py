@@ -156,6 +156,11 @@ class Supervisor:
         argv = [sys.executable, "-m", "device_runner.sources.child", str(ours)]
         try:
             child = children.start(argv, stdin=stdin, keep=(ours, writable))
+        except OSError as error:  # no memory or no process left: as good as a lost camera
+            os.close(readable)
+            why = error.strerror or str(error)
+            self._lost(Failure(kind="SourceError", what="no process can be started", why=why, fix="free memory"))
+            return
         finally:
             os.close(ours)
             os.close(writable)

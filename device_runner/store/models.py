@@ -58,7 +58,7 @@ class Store:
     def install(
         self,
         source: Path | str,
-        prove: Callable[[Path], object],
+        prove: Callable[[Path, str], object],
         *,
         keys: str | None = None,
         kind: str | None = None,
@@ -67,7 +67,8 @@ class Store:
 
         Args:
             source: a bundle, directory or zip.
-            prove: loads the stored bundle and replays its golden images, in a process that may die; raises if it fails.
+            prove: loads the stored bundle of that name and replays its golden images, in a process of its own; raises
+                if it fails.
             keys: trusted keys; None asks for no signature.
             kind: of this device.
 
@@ -88,7 +89,7 @@ class Store:
             if bundle.sha256 in state.quarantined:
                 raise Quarantined("this bundle failed its trial here", bundle.sha256, "install another one")
             self._copy(bundle)
-            prove(self.path(bundle.sha256))
+            prove(self.path(bundle.sha256), bundle.sha256)
             if bundle.sha256 not in state.kept:
                 self._save(_first(state, bundle) if state.current is None else _replace(state, staged=bundle.sha256))
         return bundle.sha256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from device_runner.bundle import Bundle
@@ -60,7 +61,7 @@ class Shadow:
         """Begin; `worker` is a process that was started and has not been waited for."""
         self.bundle, self.health, self.worker = bundle, Health(limits), worker
         self.outcome: str | None = None
-        self._frames: queue.Queue[tuple[Frame, Seen, str] | None] = queue.Queue(1)
+        self._frames: queue.Queue[tuple[Frame, Seen, str]] = queue.Queue(1)
         self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
         self._thread.start()
 
@@ -73,7 +74,7 @@ class Shadow:
         try:
             self.worker.wait()
             labels = self.bundle.manifest.labels
-            while self.outcome is None and (item := self._frames.get()) is not None:
+            while (item := self._next()) is not None:
                 frame, old, label = item
                 try:
                     new = self.worker.see(frame)
@@ -84,12 +85,20 @@ class Shadow:
                 self.health.count((label, old.model_ms), (best, new.model_ms))
                 self.outcome = self.health.verdict()
         except Problem as problem:
-            self.outcome = f"{problem.what}: {problem.why}"
+            self.outcome = self.outcome or f"{problem.what}: {problem.why}"
+
+    def _next(self) -> tuple[Frame, Seen, str] | None:
+        """The next frame; None once there is an outcome."""
+        while self.outcome is None:
+            with suppress(queue.Empty):
+                return self._frames.get(timeout=0.2)
+        return None
 
     def close(self, *, keep_worker: bool = False) -> None:
         """End the thread and, unless it takes over, the worker."""
-        if self._frames.empty():
-            self._frames.put(None)
+        if not keep_worker:
+            self.outcome = self.outcome or "it was ended"
+            self.worker.kill()
         self._thread.join(10)
         if not keep_worker:
             self.worker.close()

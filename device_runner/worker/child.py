@@ -13,7 +13,8 @@ import sys
 import msgspec
 
 from device_runner import children
-from device_runner.errors import Problem
+from device_runner.bundle import open_bundle
+from device_runner.errors import BundleError, Problem
 from device_runner.frames import Failure, Frame, pack, read_message
 from device_runner.worker.model import Model
 
@@ -24,6 +25,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the child is to do."""
 
     bundle: str
+    sha256: str  # that it must have: the one that was verified and is trusted
     engine: str | None
     threads: int
     motion: float
@@ -54,7 +56,10 @@ def serve(order: Order) -> None:
                 data = data[replies.write(data) :]
 
         try:
-            model = Model.open(order.bundle, order.engine, order.threads, motion=order.motion)
+            bundle = open_bundle(order.bundle)
+            if bundle.sha256 != order.sha256:
+                raise BundleError("the bundle was exchanged", "its manifest is another", "install it with its store")
+            model = Model.load(bundle, order.engine, order.threads, motion=order.motion)
         except Problem as problem:
             reply(Failure.of(problem))
             return

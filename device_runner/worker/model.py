@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from device_runner import postprocess, preprocess
-from device_runner.bundle import Bundle, open_bundle
+from device_runner.bundle import Bundle
 from device_runner.engines import open_engine
 from device_runner.engines.base import Engine
 from device_runner.errors import ImageError
@@ -58,13 +57,12 @@ class Model:
         self.ready = Ready(sha256=bundle.sha256, engine=f"{engine.name} {engine.version}", golden=tested.n)
 
     @classmethod
-    def open(cls, path: Path | str, engine: str | None = None, threads: int = 1, *, motion: float = 0.0) -> Model:
-        """Verify the bundle, load the very bytes that were verified, and replay its golden images.
+    def load(cls, bundle: Bundle, engine: str | None = None, threads: int = 1, *, motion: float = 0.0) -> Model:
+        """Load the very bytes that were verified, and replay the golden images.
 
         Raises:
-            BundleError, EngineError, SelfTestError: any of it fails.
+            EngineError, SelfTestError: any of it fails.
         """
-        bundle = open_bundle(path)
         loaded = open_engine(bundle.model, bundle.manifest.format, engine=engine, threads=threads)
         return cls(bundle, loaded, motion=motion)
 

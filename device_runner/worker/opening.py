@@ -12,6 +12,7 @@ def start_worker(config: Config, bundle: Bundle, motion: float = 0.0) -> Process
     """Start the process of a model; it is not ready yet."""
     return ProcessWorker(
         str(bundle.path),
+        bundle.sha256,
         engine=config.engine,
         threads=config.threads,
         motion=motion,
@@ -27,5 +28,5 @@ def open_worker(config: Config, bundle: Bundle) -> Worker:
         Problem: it cannot be loaded, or fails the self-test.
     """
     if config.isolation == "inline":
-        return Model.open(bundle.path, config.engine, config.threads, motion=config.source.motion)
+        return Model.load(bundle, config.engine, config.threads, motion=config.source.motion)
     return start_worker(config, bundle, config.source.motion).wait()

@@ -80,6 +80,7 @@ class ProcessWorker:
     def __init__(
         self,
         bundle: str,
+        sha256: str,
         *,
         engine: str | None = None,
         threads: int = 1,
@@ -89,7 +90,9 @@ class ProcessWorker:
         program: tuple[str, ...] = (sys.executable, "-m", "device_runner.worker.child"),
     ) -> None:
         """Start the process; `wait` says when its model is ready. It ends with the thread that started it."""
-        self._order = Order(bundle=bundle, engine=engine, threads=threads, motion=motion, requests=-1, replies=-1)
+        self._order = Order(
+            bundle=bundle, sha256=sha256, engine=engine, threads=threads, motion=motion, requests=-1, replies=-1
+        )
         self._program, self._deadline_s = program, deadline_s
         self._breaker = Breaker(max_restarts)
         self.restarts = 0
@@ -152,12 +155,8 @@ class ProcessWorker:
     def _restart(self) -> None:
         self._breaker.count()
         self.restarts += 1
-        was = self.ready.sha256
         self._start()
         self.wait()
-        if self.ready.sha256 != was:
-            self.close()
-            raise EngineError("the bundle was exchanged while it ran", "its manifest is another", "install it instead")
 
     def _reply(self, within_s: float) -> Ready | Seen:
         deadline = monotonic_ns() + int(within_s * SECOND)
@@ -190,6 +189,10 @@ class ProcessWorker:
             for fd in (self._requests, self._replies):
                 with suppress(OSError):
                     os.close(fd)
+
+    def kill(self) -> None:
+        """End the process only: whoever waits for its answer, on another thread, learns of it."""
+        self._child.kill()
 
     def close(self) -> None:
         """End the process."""

@@ -27,7 +27,7 @@ class Broker:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\n{extra}")
+        self._config.write_text(f"user root\nlistener {self.port} 127.0.0.1\n{extra}")
         self._child: subprocess.Popen[bytes] | None = None
         self.start()
 

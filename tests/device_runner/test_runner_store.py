@@ -37,7 +37,7 @@ from device_runner.store.shadow import Health, p90
 from device_runner.store.state import State
 
 
-def prove(path: Path) -> None:
+def prove(path: Path, sha256: str) -> None:
     """Stands in for the process that replays the golden images: here only the bundle is verified again."""
     open_bundle(path)
 
@@ -98,7 +98,7 @@ def test_a_damaged_bundle_is_not_installed_and_the_store_stays(store: Store, bun
 
 
 def test_a_bundle_that_fails_its_proof_is_not_staged(store: Store, bundles: list[Path]):
-    def fails(path: Path) -> None:
+    def fails(path: Path, sha256: str) -> None:
         raise StoreError("no", "it fails", "none")
 
     before = store.state

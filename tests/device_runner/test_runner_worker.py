@@ -8,14 +8,17 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 from runner_bundles import photo
 
+from device_runner.bundle import open_bundle
 from device_runner.classify import Classifier
 from device_runner.errors import BundleError, EngineError, GaveUp, ImageError
 from device_runner.frames import Frame
+from device_runner.manifest import dump, parse
 from device_runner.worker.model import Model
 from device_runner.worker.process import Breaker, ProcessWorker
 
@@ -27,7 +30,7 @@ def frame(data: bytes, kind: str = "file", size: tuple[int, int] = (0, 0)) -> Fr
 
 
 def stub(mode: str, **options: object) -> ProcessWorker:
-    return ProcessWorker("b", program=(sys.executable, STUB, mode), deadline_s=0.7, **options).wait()  # type: ignore[arg-type]
+    return ProcessWorker("b", "s", program=(sys.executable, STUB, mode), deadline_s=0.7, **options).wait()  # type: ignore[arg-type]
 
 
 def descriptors() -> int:
@@ -36,7 +39,7 @@ def descriptors() -> int:
 
 def test_a_process_answers_as_the_classifier_does(bundle_path: Path):
     classifier = Classifier.open(bundle_path)
-    worker = ProcessWorker(str(bundle_path)).wait()
+    worker = ProcessWorker(str(bundle_path), open_bundle(bundle_path).sha256).wait()
     try:
         assert worker.ready.sha256 == classifier.bundle.sha256 and worker.ready.golden == 4
         for i in range(3):
@@ -53,7 +56,7 @@ def test_a_process_answers_as_the_classifier_does(bundle_path: Path):
 
 
 def test_raw_pixels_and_the_same_pixels_in_a_file_are_answered_alike(bundle_path: Path):
-    model = Model.open(bundle_path)
+    model = Model.load(open_bundle(bundle_path))
     pixels = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -132,13 +135,23 @@ def test_a_process_that_dies_while_loading_is_an_error_at_once():
 
 
 def test_a_damaged_bundle_is_refused_by_the_process_that_would_load_it(bundle_path: Path):
+    sha256 = open_bundle(bundle_path).sha256
     (bundle_path / "model.tflite").write_bytes(b"TFL3" * 100)
     with pytest.raises(BundleError, match=r"model\.tflite has 400 bytes"):
-        ProcessWorker(str(bundle_path)).wait()
+        ProcessWorker(str(bundle_path), sha256).wait()
+
+
+def test_a_bundle_that_is_exchanged_after_it_was_verified_is_not_loaded(bundle_path: Path, files: dict[str, bytes]):
+    """Sound, but not the one whose signature was checked."""
+    sha256 = open_bundle(bundle_path).sha256
+    manifest = parse(files["manifest.json"])
+    (bundle_path / "manifest.json").write_bytes(dump(msgspec.structs.replace(manifest, name="other")))
+    with pytest.raises(BundleError, match="was exchanged"):
+        ProcessWorker(str(bundle_path), sha256).wait()
 
 
 def test_a_killed_process_costs_one_frame(bundle_path: Path):
-    worker = ProcessWorker(str(bundle_path)).wait()
+    worker = ProcessWorker(str(bundle_path), open_bundle(bundle_path).sha256).wait()
     try:
         os.kill(worker._child.pid, signal.SIGKILL)
         with pytest.raises(EngineError):
@@ -150,7 +163,7 @@ def test_a_killed_process_costs_one_frame(bundle_path: Path):
 
 
 def test_nothing_moved_nothing_asked(bundle_path: Path):
-    model = Model.open(bundle_path, motion=8)
+    model = Model.load(open_bundle(bundle_path), motion=8)
     assert model.see(frame(photo(0))).confidences
     assert model.see(frame(photo(0))).confidences == ()
     assert model.see(frame(photo(1))).confidences
