@@ -29,6 +29,8 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Measure rows that are there, too.")] = False,
 ) -> None:
     """Measure the runner's promises; exit 1 if one is broken."""
+    if not bundle.is_dir():
+        raise typer.BadParameter(f"there is no bundle at {bundle}: run `make demo`, or name one with --bundle")
     sys.path.insert(0, str(ROOT / "tests" / "device_runner"))
     names = only or list(ROWS)
     settings: dict[str, dict[str, Setting]] = {name: {"scale": scale} for name in names}

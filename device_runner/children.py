@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -53,4 +54,5 @@ def die_with_parent() -> None:
 
 def limit_memory(size_bytes: int) -> None:
     """Called in a child: at most so much address space, so that a bomb ends the child and not the device."""
-    resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+    limit = min(size_bytes, sys.maxsize)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

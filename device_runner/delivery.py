@@ -105,7 +105,7 @@ class Delivery:
             left_s = action.expiry_s - (monotonic_ns() - record.sight.captured_ns) / SECOND
             if left_s <= 0 or self._closing.is_set():
                 self.counts.unlocks_late += 1
-            elif self._do(make_alert(record, action, self._config.device), action, 0, min(left_s, action.timeout_s)):
+            elif self._do(make_alert(record, action, self._config.device), action, 0, left_s):
                 self.counts.unlocks_done += 1
             else:
                 self.counts.unlocks_failed += 1
@@ -141,7 +141,7 @@ class Delivery:
     def _do(self, alert: Alert, action: Action, qos: int, within_s: float) -> bool:
         if action.exec is not None:
             values = {"rule": alert.rule, "label": alert.label, "confidence": alert.confidence, "id": alert.id}
-            return programs.run(programs.fill(action.exec, values), within_s)
+            return programs.run(programs.fill(action.exec, values), action.timeout_s)  # it was started in time
         return self._publish is not None and self._publish(action.mqtt or "", msgspec.json.encode(alert), qos, within_s)
 
     def wake(self) -> None:

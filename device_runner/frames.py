@@ -17,7 +17,7 @@ LENGTH = struct.Struct(">I")
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One picture: an encoded image file, or raw pixels."""
 
-    captured_ns: int  # monotonic, when its first byte arrived
+    captured_ns: int  # monotonic, when it was complete
     name: str  # of the file, or empty; without passwords
     kind: Literal["file", "rgb"]
     size: tuple[int, int]  # width, height in pixels; (0, 0) for a file

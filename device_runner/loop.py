@@ -65,8 +65,12 @@ class Loop:
         self.use(worker, labels)
 
     def use(self, worker: Worker, labels: tuple[str, ...]) -> None:
-        """From the next frame on, this model decides. Every rule's label must be among the labels."""
+        """From the next frame on, this model decides. Every rule's label must be among the labels.
+
+        Votes of the model before are forgotten: k of n are answers of one model.
+        """
         self.worker, self.labels = worker, labels
+        self.engine.forget_votes()
         self._indices = {rule.label: labels.index(rule.label) for rule in self.config.rule}
 
     def frame(self, frame: Frame) -> Decision:

@@ -57,6 +57,11 @@ class Engine:
         self.rules = tuple(rules)
         self.memories = {rule.name: Memory() for rule in self.rules}
 
+    def forget_votes(self) -> None:
+        """Start to count anew; what is held stays held."""
+        replace = msgspec.structs.replace
+        self.memories = {name: replace(memory, votes=()) for name, memory in self.memories.items()}
+
     def step(self, sight: Sight) -> dict[str, str]:
         """Decide on one frame: rule name -> verdict."""
         verdicts = {}

@@ -18,7 +18,7 @@ from device_runner.bus import Bus
 from device_runner.config.parts import Config, Http
 from device_runner.delivery import Delivery
 from device_runner.endpoint import Endpoint
-from device_runner.errors import Problem
+from device_runner.errors import ImageError, Problem
 from device_runner.frames import Frame
 from device_runner.lines import Lines, record
 from device_runner.log import Log
@@ -125,10 +125,11 @@ class Service:
             if self.swap:
                 self.swap.offer(decision, label)
         if decision.problem:
-            self.log.say(f"frame: {decision.problem.what}: {decision.problem.why}")
+            self.log.say(f"frame: {describe(decision.problem)}")
 
     def _at_end(self) -> int:
-        problem = self.source.problem
+        problem, counts = self.source.problem, self.loop.counts
+        self.log.say(f"{counts.frames} frames, {counts.answered} answered, rules fired {counts.fired} times")
         if problem is not None:
             self.log.say(f"error: {problem.what}\n  why: {problem.why}\n  fix: {problem.fix}")
         return 1 if problem or self.loop.counts.refused or self.loop.counts.failed else 0
@@ -136,6 +137,11 @@ class Service:
     def close(self) -> None:
         """End everything, in the order in which frames flow."""
         self._stack.close()
+
+
+def describe(problem: Problem) -> str:
+    """One line; of a bad image only what happened, as why differs for each and would fill the log."""
+    return problem.what if isinstance(problem, ImageError) else f"{problem.what}: {problem.why}"
 
 
 def make_state(config: Config) -> Path | None:

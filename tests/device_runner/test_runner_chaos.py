@@ -25,6 +25,7 @@ from PIL import Image
 from runner_bundles import photo
 
 from benchmarks.field import bundles as mutants
+from benchmarks.field.soak import theil_sen
 from device_runner import programs
 from device_runner.bundle import open_bundle
 from device_runner.config.parts import Mqtt
@@ -291,6 +292,13 @@ def test_the_motion_gate_spares_a_still_scene_and_misses_no_event(bundle_path: P
         asked += bool(seen.confidences)
         noticed += bool(seen.confidences) and i % 20 == 10
     assert noticed == 20 and asked <= 80
+
+
+def test_the_slope_of_the_soak_is_that_of_its_samples():
+    rng = np.random.default_rng(6)
+    noisy = [(n, 20_000_000 + 40 * n + int(rng.normal(0, 4096))) for n in range(0, 60_000, 200)]
+    flat = [(n, 20_000_000 + int(rng.normal(0, 4096))) for n in range(0, 200_000, 500)]
+    assert theil_sen(noisy) == pytest.approx(40, rel=0.02) and abs(theil_sen(flat)) < 0.1
 
 
 @needs_mosquitto

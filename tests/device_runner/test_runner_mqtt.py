@@ -178,6 +178,20 @@ def test_an_unlock_that_is_late_or_cannot_be_recorded_is_not_done(tmp_path: Path
     assert sent == ["open"]
 
 
+def test_a_program_that_was_started_in_time_may_take_its_time(tmp_path: Path):
+    """The expiry of an unlock bounds its start; a door that opens for a second is not cut off."""
+    program = tmp_path / "open"
+    program.write_text(f"#!/bin/sh\nsleep 0.6\necho done > {tmp_path}/opened\n")
+    program.chmod(0o755)
+    action = Action(name="open", delivery="unlock", exec=(str(program),), expiry_s=0.3, timeout_s=5)
+    settings = msgspec.structs.replace(config(tmp_path, Mqtt(host="x")), action=(action,))
+    done = Delivery(settings, Audit(tmp_path, 1 << 20))
+    done.conclude(fire(0, "open"))
+    wait_until(lambda: done.counts.unlocks_done == 1)
+    done.close()
+    assert (tmp_path / "opened").exists()
+
+
 @needs_mosquitto
 def test_a_killed_runner_is_offline_and_a_stopped_one_says_so(tmp_path: Path, broker: Broker, listener: Listener):
     code = (

@@ -85,6 +85,13 @@ def test_it_is_held_until_released_and_then_waits_for_the_cooldown():
     assert verdicts(r, *(sight(c, at_ms=t) for c, t in steps)) == expected
 
 
+def test_votes_of_another_model_do_not_count():
+    engine = Engine([rule(k=2, n=2)])
+    assert engine.step(sight(1.0))["r"] == "votes"
+    engine.forget_votes()
+    assert engine.step(sight(1.0))["r"] == "votes" and engine.step(sight(1.0))["r"] == FIRED
+
+
 def test_the_margin_is_to_the_best_other_label():
     assert score_labels([0.2, 0.5, 0.3], {"a": 0, "b": 1}) == {"a": Score(0.2, 0.5), "b": Score(0.5, 0.3)}
     assert score_labels([1.0], {"only": 0}) == {"only": Score(1.0, 0.0)}
