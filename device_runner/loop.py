@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from device_runner import audit
 from device_runner.audit import Audit, Record
 from device_runner.clock import MS, boot_id, monotonic_ns, wall_s
-from device_runner.config.parts import Config
-from device_runner.errors import EngineError, ImageError, Problem
+from device_runner.config.parts import Config, Rule
+from device_runner.errors import GaveUp, ImageError, Problem
 from device_runner.frames import Frame
 from device_runner.guard import Guard
-from device_runner.rules import FIRED, Engine, Sight, score_labels
+from device_runner.rules import FIRED, Engine, Memory, Sight, score_labels
 from device_runner.worker.model import Seen
 from device_runner.worker.process import Worker
 
@@ -47,7 +47,8 @@ class Decision:
     ids: dict[str, str] = field(default_factory=dict)  # rule that fired -> id of the record
 
 
-Act = Callable[[Record, Decision], None]
+Act = Callable[[Record], None]
+"""What is done with a record; returns at once."""
 
 
 class Loop:
@@ -96,7 +97,7 @@ class Loop:
         for rule in self.config.rule:
             due, quiet = self._audit.is_due(rule.name, verdicts[rule.name])
             if due:
-                self._conclude(rule.name, decision, sight, before, quiet)
+                self._conclude(rule, decision, sight, before[rule.name], quiet)
         return decision
 
     def _look(self, frame: Frame) -> tuple[Seen | None, str | None, Problem | None]:
@@ -106,7 +107,9 @@ class Loop:
         except ImageError as problem:
             self.counts.refused += 1
             return None, "refused", problem
-        except EngineError as problem:
+        except GaveUp:
+            raise
+        except Problem as problem:  # no answer, or its process cannot be started again
             self.counts.failed += 1
             return None, "failed", problem
         bad = self.guard.judge(seen.look, frame.captured_ns)
@@ -116,8 +119,8 @@ class Loop:
         self.counts.answered += 1
         return seen, bad or self.suspended, None
 
-    def _conclude(self, name: str, d: Decision, sight: Sight, before: dict, quiet: int) -> None:  # type: ignore[type-arg]
-        rule = next(r for r in self.config.rule if r.name == name)
+    def _conclude(self, rule: Rule, d: Decision, sight: Sight, before: Memory, quiet: int) -> None:
+        name = rule.name
         fired = d.verdicts[name] == FIRED
         if fired:
             self.counts.fired += 1
@@ -130,7 +133,7 @@ class Loop:
             frame_sha256=audit.sha256(d.frame.data),
             model=self.worker.ready.sha256,
             rule=rule,
-            before=before[name],
+            before=before,
             sight=Sight(
                 captured_ns=sight.captured_ns,
                 now_ns=sight.now_ns,
@@ -143,4 +146,4 @@ class Loop:
             dry_run=self.config.dry_run,
             id=d.ids.get(name, ""),
         )
-        self._act(record, d)
+        self._act(record)

@@ -69,7 +69,7 @@ class Service:
                 worker,
                 live=self.source.place.live,
                 log=self.audit,
-                act=lambda record, decision: self.delivery.conclude(record),
+                act=lambda record: self.delivery.conclude(record),
             )
             stack.callback(lambda: self.loop.worker.close())  # whichever it is by then
             log.say(f"selftest ok: {worker.ready.golden} golden images on {worker.ready.engine}")
@@ -79,8 +79,7 @@ class Service:
             self.swap = Swap(config, store, self.loop, log) if store else None
             if self.swap:
                 stack.callback(self.swap.close)
-            failed = lambda: self.audit.failed  # noqa: E731
-            parts = Parts(config, self.loop, self.source, self.delivery, self.swap, self.bus, log, failed)
+            parts = Parts(config, self.loop, self.source, self.delivery, self.swap, self.bus, log, self.audit)
             self.watch = Watch(parts)
             stack.callback(self.watch.close)
             if self.bus:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_runner import metrics
+from device_runner.audit import Audit
 from device_runner.bus import Bus
 from device_runner.clock import SECOND, monotonic_ns
 from device_runner.config.parts import Config
@@ -41,7 +41,7 @@ class Parts:
     swap: Swap | None
     bus: Bus | None
     log: Log
-    failed_writes: Callable[[], int]  # of the audit
+    audit: Audit
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Watch:
     def _disk_failures(self) -> int:
         p = self._parts
         spool = p.delivery.spool.failed if p.delivery.spool else 0
-        return p.failed_writes() + spool + p.delivery.counts.lost + (self.review.failed if self.review else 0)
+        return p.audit.failed + spool + p.delivery.counts.lost + (self.review.failed if self.review else 0)
 
     def values(self) -> dict[str, float | None]:
         """Every series of `metrics.HELP` that is known here."""

@@ -67,7 +67,7 @@ def per_frame(worker: Worker, label: str, images: list[bytes], n: int) -> dict[s
     rules = tuple(Rule(name=f"r{i}", label=label, min_confidence=0.9, k=2, n=3) for i in range(3))
     config = Config(source=Source(url="x"), bundle="b", rule=rules)
     labels = tuple(f"{i}" if i else label for i in range(10))
-    loop = Loop(config, labels, worker, live=False, log=Audit(None, 4096), act=lambda record, decision: None)
+    loop = Loop(config, labels, worker, live=False, log=Audit(None, 4096), act=lambda record: None)
     whole, prepare, model, rest = [], [], [], []
     for i in range(n):
         frame = Frame(captured_ns=monotonic_ns(), name="", kind="file", size=(0, 0), data=images[i % len(images)])

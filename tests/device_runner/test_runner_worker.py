@@ -12,12 +12,15 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
-from runner_bundles import photo
+from runner_bundles import LABELS, photo
 
+from device_runner.audit import Audit
 from device_runner.bundle import open_bundle
 from device_runner.classify import Classifier
+from device_runner.config.parts import Config, Rule, Source
 from device_runner.errors import BundleError, EngineError, GaveUp, ImageError
 from device_runner.frames import Frame
+from device_runner.loop import Loop
 from device_runner.manifest import dump, parse
 from device_runner.worker.model import Model
 from device_runner.worker.process import Breaker, ProcessWorker
@@ -167,3 +170,18 @@ def test_nothing_moved_nothing_asked(bundle_path: Path):
     assert model.see(frame(photo(0))).confidences
     assert model.see(frame(photo(0))).confidences == ()
     assert model.see(frame(photo(1))).confidences
+
+
+def test_a_bundle_that_rots_while_it_serves_ends_in_giving_up_and_not_in_another_answer(bundle_path: Path):
+    """The process dies, and the card no longer holds what was verified."""
+    config = Config(source=Source(url="x"), bundle="b", rule=(Rule(name="r", label="cat", min_confidence=0.01),))
+    worker = ProcessWorker(str(bundle_path), open_bundle(bundle_path).sha256, max_restarts=3).wait()
+    loop = Loop(config, LABELS, worker, live=False, log=Audit(None, 4096), act=lambda record: None)
+    assert loop.frame(frame(photo(0))).inert is None
+    (bundle_path / "model.tflite").write_bytes(b"TFL3" * 100)
+    worker._child.kill()
+    decisions = [loop.frame(frame(photo(0))) for _ in range(3)]
+    assert {d.inert for d in decisions} == {"failed"} and {d.verdicts["r"] for d in decisions} == {"failed"}
+    with pytest.raises(GaveUp):
+        loop.frame(frame(photo(0)))
+    worker.close()
