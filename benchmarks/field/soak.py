@@ -123,7 +123,8 @@ def soak(bundle: Path, folder: Path, frames: int, plan: tuple[int, int, int], *,
             n = int(metrics.get("frames_processed_total", 0))
             if n > frames * 0.05:
                 samples.append((n, field_kib(child.pid, "Private_Dirty:") * 1024))
-                baseline = baseline or inventory(child.pid)
+                if metrics.get("source_live"):  # while the camera is lost there is one process less
+                    baseline = baseline or inventory(child.pid)
             while events and n >= events[0][0]:
                 kind = events.pop(0)[1]
                 break_it(kind, camera, broker, store, bundles, done["swap"])
