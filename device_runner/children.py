@@ -54,5 +54,6 @@ def die_with_parent() -> None:
 
 def limit_memory(size_bytes: int) -> None:
     """Called in a child: at most so much address space, so that a bomb ends the child and not the device."""
-    limit = min(size_bytes, sys.maxsize)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = min(size_bytes, sys.maxsize if hard == resource.RLIM_INFINITY else hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -162,7 +162,7 @@ def test_a_disk_that_fails_at_any_operation_is_an_error_and_the_old_model_stays(
     code: int, store: Store, bundles: list[Path], tmp_path: Path
 ):
     steps = steps_of(store, bundles[3], tmp_path / "dry")
-    for fail_at in range(0, len(steps), 3):
+    for fail_at in range(0, len(steps), 5):
         folder = shutil.copytree(store.folder, tmp_path / f"{fail_at}")
         countdown = iter(range(fail_at, -1000, -1))
 
