@@ -6,17 +6,25 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from camera import Camera
 from runner_bundles import LABELS, listing, make_files, photo, write_directory
 from runner_models import CLASSES
 
+from device_runner.bundle import open_bundle
+from device_runner.config.parts import Trial
+from device_runner.frames import Frame
 from device_runner.manifest import dump, parse
 from device_runner.store.models import Store
+from device_runner.store.shadow import Shadow
+from device_runner.worker.model import Seen, look_at
+from device_runner.worker.process import ProcessWorker
 
 CONFIG = """
 store = "{store}"
@@ -125,3 +133,36 @@ def test_a_damaged_current_model_is_replaced_by_the_one_before_it_at_the_start(
     runner.wait_for("selftest ok")
     runner.wait_for("store: model.tflite has 4 bytes")  # it follows the state no further, and goes on
     assert runner.end()
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("exit at load", "it ended with 3"),
+        ("exit", "it ended with 4"),
+        ("segfault", "it ended with -11"),
+        ("hang", "it did not answer within 0.5 s"),
+        ("garbage", "makes no sense"),
+        ("image", "it refuses a frame that the current model took"),
+    ],
+)
+def test_a_model_on_trial_that_misbehaves_ends_its_trial_only(mode: str, words: str, bundle_path: Path):
+    program = (sys.executable, str(Path(__file__).with_name("stub_worker.py")), mode)
+    worker = ProcessWorker("b", "s", program=program, deadline_s=0.5)
+    shadow = Shadow(open_bundle(bundle_path), Trial(frames=5), worker)
+    frame = Frame(captured_ns=0, name="", kind="file", size=(0, 0), data=b"x")
+    seen = Seen(confidences=(1.0,), look=look_at(np.zeros((9, 9, 3), np.uint8)), prepare_ms=0.0, model_ms=1.0)
+    deadline = time.monotonic() + 5
+    while shadow.outcome is None and time.monotonic() < deadline:
+        shadow.offer(frame, seen, "cat")
+        time.sleep(0.01)
+    shadow.close()
+    assert words in str(shadow.outcome)
+
+
+def test_a_trial_that_is_ended_while_it_loads_ends_at_once(bundle_path: Path):
+    program = (sys.executable, str(Path(__file__).with_name("stub_worker.py")), "hang at load")
+    shadow = Shadow(open_bundle(bundle_path), Trial(), ProcessWorker("b", "s", program=program))
+    start = time.monotonic()
+    shadow.close()
+    assert time.monotonic() - start < 3 and shadow.outcome == "it was ended"
