@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from runner_bundles import make_files, write_directory
+from runner_bundles import make_files, write_directory, write_zip
 
 from device_runner import __version__, cli
 from device_runner.bundle import open_bundle
@@ -351,6 +352,50 @@ def test_the_commands_speak_to_an_updater(
     assert name in command("status")
     assert cli.main(["trial", "--store", store]) == 1
     assert "there is nothing to try" in capsys.readouterr().err
+
+
+@pytest.fixture
+def mender(tmp_path: Path, keys: Path) -> Callable[[str], str]:
+    """Runs the update module in one state, as Mender does."""
+    program = tmp_path / "bin" / "device_runner"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m device_runner "$@"\n')
+    program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "DEVICE_RUNNER_STORE": str(tmp_path / "store"),
+        "DEVICE_RUNNER_KEYS": str(keys / "trusted"),
+        "DEVICE_RUNNER_KIND": "door",
+    }
+    module = Path(__file__).parents[2] / "device_runner" / "deploy" / "mender-module"
+
+    def run(state: str) -> str:
+        argv = [str(module), state, str(tmp_path / "payload")]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else f"exit {done.returncode}"
+
+    return run
+
+
+def test_mender_installs_commits_and_rolls_back(
+    mender: Callable[[str], str], tmp_path: Path, bundles: list[Path], keys: Path
+):
+    files = tmp_path / "payload" / "files"
+    files.mkdir(parents=True)
+    first, second = (release(tmp_path / f"r{i}", bundles[i], keys / "good") for i in range(2))
+    store = Store(tmp_path / "store")
+    assert (mender("SupportsRollback"), mender("NeedsArtifactReboot"), mender("Download")) == ("Yes", "No", "")
+    for bundle in (first, second):  # the first decides at once
+        write_zip(files / "bundle.zip", {p.name: p.read_bytes() for p in bundle.iterdir()})
+        assert mender("ArtifactInstall") == ""
+    assert (store.state.current, store.state.staged) == (sha(first), sha(second))
+    assert mender("ArtifactRollback") == "" == mender("Cleanup")
+    assert (store.state.current, store.state.staged) == (sha(first), None)
+    mender("ArtifactInstall")
+    assert mender("ArtifactCommit") == "" and store.state.current == sha(second)
+    write_zip(files / "bundle.zip", {p.name: p.read_bytes() for p in bundles[2].iterdir()})  # unsigned
+    assert mender("ArtifactInstall") == "exit 10" and store.state.current == sha(second)
 
 
 # --- is a model on trial healthy?
