@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
-
 from device_runner import programs
 from device_runner.config.parts import Config, Rule
 from device_runner.errors import ConfigError
@@ -86,11 +84,11 @@ def effective(threshold: float, output: Output) -> float | None:
     """The lowest confidence at or above the threshold that quantized probabilities can take; None: they are not."""
     if output.kind != "probabilities" or output.scale is None or output.zero_point is None:
         return None
-    scale = np.float32(output.scale)
-    codes = math.ceil(f32(threshold) / float(scale) - 1e-6)
-    while float(np.float32(codes) * scale) < f32(threshold):
+    scale = f32(output.scale)
+    codes = math.ceil(f32(threshold) / scale - 1e-6)
+    while f32(codes * scale) < f32(threshold):
         codes += 1
-    return float(np.float32(codes) * scale)
+    return f32(codes * scale)
 
 
 def highest(output: Output, classes: int) -> float:
@@ -98,8 +96,8 @@ def highest(output: Output, classes: int) -> float:
     if output.scale is None or output.zero_point is None:
         return 1.0
     low, high = {"int8": (-128, 127), "uint8": (0, 255)}[output.dtype]
-    top, bottom = (np.float32(code - output.zero_point) * np.float32(output.scale) for code in (high, low))
+    top, bottom = (f32((code - output.zero_point) * f32(output.scale)) for code in (high, low))
     if output.kind == "probabilities":
-        return float(top)
-    others = (classes - 1) * math.exp(float(bottom) - float(top))  # all other logits at their lowest
+        return top
+    others = (classes - 1) * math.exp(bottom - top)  # all other logits at their lowest
     return f32(1 / (1 + others))

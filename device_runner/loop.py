@@ -14,7 +14,7 @@ from device_runner.errors import GaveUp, ImageError, Problem
 from device_runner.frames import Frame
 from device_runner.guard import Guard
 from device_runner.rules import FIRED, Engine, Memory, Sight, score_labels
-from device_runner.worker.model import Seen
+from device_runner.worker.messages import Seen
 from device_runner.worker.process import Worker
 
 RECORD_SCHEMA = 1

@@ -14,8 +14,6 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
 from device_runner.clock import SECOND, monotonic_ns, wall_s
 from device_runner.config.parts import Review as ReviewConfig
 from device_runner.frames import Frame
@@ -97,6 +95,8 @@ def as_file(frame: Frame) -> tuple[bytes, str]:
     """The frame as an image file and its suffix; raw pixels become a PNG."""
     if frame.kind == "file":
         return frame.data, next((s for magic, s in SUFFIXES.items() if frame.data.startswith(magic)), ".bmp")
+    from PIL import Image  # most sources give files: the runner's own process then needs no Pillow
+
     out = BytesIO()
     Image.frombytes("RGB", frame.size, frame.data).save(out, "PNG", compress_level=1)
     return out.getvalue(), ".png"

@@ -11,7 +11,7 @@ from device_runner.bundle import Bundle
 from device_runner.config.parts import Trial
 from device_runner.errors import ImageError, Problem
 from device_runner.frames import Frame
-from device_runner.worker.model import Seen
+from device_runner.worker.messages import Seen
 from device_runner.worker.process import ProcessWorker
 
 

@@ -16,21 +16,10 @@ from device_runner import children
 from device_runner.bundle import open_bundle
 from device_runner.errors import BundleError, Problem
 from device_runner.frames import Failure, Frame, pack, read_message
+from device_runner.worker.messages import Order
 from device_runner.worker.model import Model
 
 MEMORY_BYTES = 4 << 30  # address space, of which an engine maps much more than it uses
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child is to do."""
-
-    bundle: str
-    sha256: str  # that it must have: the one that was verified and is trusted
-    engine: str | None
-    threads: int
-    motion: float
-    requests: int  # descriptor to read from
-    replies: int  # descriptor to write to
 
 
 def main() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,34 +16,9 @@ from device_runner.engines.base import Engine
 from device_runner.errors import ImageError
 from device_runner.frames import Frame
 from device_runner.selftest import selftest
+from device_runner.worker.messages import Look, Ready, Seen
 
 TILES = 16  # per side of the thumbnail
-
-
-class Look(msgspec.Struct, frozen=True, array_like=True):
-    """What a frame looks like, whatever is in it. Of the pixels that the model sees."""
-
-    mean: float  # grey level, 0..255
-    spread: float  # standard deviation of the grey levels
-    digest: bytes  # of the pixels: equal only for the very same picture
-    thumbnail: bytes  # mean grey level of TILES x TILES tiles
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The model's answer on one frame."""
-
-    confidences: tuple[float, ...]  # in the order of the labels; empty if nothing moved and the model was not asked
-    look: Look
-    prepare_ms: float  # decoding and preprocessing
-    model_ms: float  # the engine alone
-
-
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The model is loaded and gave its golden answers."""
-
-    sha256: str  # of the bundle's manifest
-    engine: str  # name and version
-    golden: int  # images that were replayed
 
 
 class Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from device_runner.bundle import Bundle
 from device_runner.config.parts import Config
-from device_runner.worker.model import Model
 from device_runner.worker.process import ProcessWorker, Worker
 
 
@@ -28,5 +27,7 @@ def open_worker(config: Config, bundle: Bundle) -> Worker:
         Problem: it cannot be loaded, or fails the self-test.
     """
     if config.isolation == "inline":
+        from device_runner.worker.model import Model  # numpy, Pillow and a runtime: only here if the model runs here
+
         return Model.load(bundle, config.engine, config.threads, motion=config.source.motion)
     return start_worker(config, bundle, config.source.motion).wait()

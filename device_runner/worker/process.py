@@ -18,8 +18,7 @@ from device_runner.clock import SECOND, monotonic_ns
 from device_runner.errors import BundleError, EngineError, GaveUp, ImageError, Problem, SelfTestError
 from device_runner.frames import Failure, Frame, pack, read_message
 from device_runner.pipes import TooSlow, read_exact, write_all
-from device_runner.worker.child import Order
-from device_runner.worker.model import Ready, Seen
+from device_runner.worker.messages import Order, Ready, Seen
 
 START_S = 120.0  # a slow board may need long to load and to replay the golden images
 BREAKER_WINDOW_S = 60.0

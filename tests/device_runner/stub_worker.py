@@ -9,7 +9,7 @@ import sys
 import time
 
 from device_runner.frames import Failure, pack, read_message
-from device_runner.worker.model import Look, Ready, Seen
+from device_runner.worker.messages import Look, Ready, Seen
 
 LOOK = Look(100.0, 50.0, b"", b"")
 

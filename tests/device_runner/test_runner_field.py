@@ -38,7 +38,8 @@ from device_runner.preprocess import decode
 from device_runner.review import Review
 from device_runner.rules import Memory, Score, Sight
 from device_runner.systemd import Notifier
-from device_runner.worker.model import Look, look_at
+from device_runner.worker.messages import Look
+from device_runner.worker.model import look_at
 
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000_000

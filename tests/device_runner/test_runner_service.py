@@ -203,3 +203,9 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def test_the_process_that_decides_needs_neither_numpy_nor_pillow():
+    """They and the runtime live in the model's process; on a small board that is half of the memory."""
+    code = "import sys, device_runner.field_commands; sys.exit(bool({'numpy', 'PIL'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

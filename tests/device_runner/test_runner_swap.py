@@ -23,7 +23,8 @@ from device_runner.frames import Frame
 from device_runner.manifest import dump, parse
 from device_runner.store.models import Store
 from device_runner.store.shadow import Shadow
-from device_runner.worker.model import Seen, look_at
+from device_runner.worker.messages import Seen
+from device_runner.worker.model import look_at
 from device_runner.worker.process import ProcessWorker
 
 CONFIG = """
