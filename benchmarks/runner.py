@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import report
 from benchmarks.facts import ROOT
 from benchmarks.loop import Again, Measured, run_rows
 from benchmarks.rows import RESULTS, Setting, Store
@@ -35,7 +36,9 @@ def main(
     names = only or list(ROWS)
     settings: dict[str, dict[str, Setting]] = {name: {"scale": scale} for name in names}
     measures = {name: partial(measure, name, bundle.resolve(), scale) for name in names}
-    raise typer.Exit(bool(run_rows(Store("device_runner", results), measures, settings, Again(again or bool(only)))))
+    failed = run_rows(Store("device_runner", results), measures, settings, Again(again or bool(only)))
+    report.write(results)
+    raise typer.Exit(bool(failed))
 
 
 def measure(name: str, bundle: Path, scale: float, scratch: Path) -> Measured:
