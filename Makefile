@@ -49,11 +49,12 @@ docs: $(INSTALLED)  ## write docs/cli.md anew from the command line's own help
 golden: $(INSTALLED)  ## write the golden reports of the tests anew
 	$(BIN)/python tests/report/report_golden.py
 
-bench: $(INSTALLED)  ## run the benchmarks, but for the whole zoo; about an hour, on a machine that does nothing else
+bench: $(INSTALLED) demo  ## run the benchmarks, but for the whole zoo; about an hour, on a machine that does nothing else
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.export_cost
 	$(BIN)/python -m benchmarks.zoo --set a
+	$(BIN)/python -m benchmarks.runner --bundle $(DEMO)/cnn/tflite-int8
 	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove .venv, caches and everything in out/

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.architectures import ZOO
 from benchmarks.exports import read_report
 from benchmarks.facts import BUSY
+from benchmarks.field.sentences import SENTENCES
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Row, Store, write_whole
 from benchmarks.tables import NONE, geometric_mean, number, percent, table, times, tiny
@@ -113,6 +114,12 @@ def cost(rows: Sequence[Row]) -> list[str]:
         notes = ", ".join(filter(None, (torch, _doubts(row))))
         lines.append([row.name, number(seconds), f"{row.peak_mib:.0f}", str(len(samples) or 1), notes])
     return table(("command", "seconds", "peak MiB", "runs", "notes"), lines) + _failures(rows)
+
+
+def runner(rows: Sequence[Row]) -> list[str]:
+    """What the runner withstood and costs."""
+    lines = [[row.name, SENTENCES[row.name](row.result) if row.result else NONE, _doubts(row)] for row in rows]
+    return table(("row", "found", "doubts"), lines) + _failures(rows)
 
 
 # --- zoo ------------------------------------------------------------------------------------------------------------
@@ -283,6 +290,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "demo": ("Demo models, Fashion-MNIST", exports),
     "accuracy": ("Trained models", exports),
     "export_cost": ("Cost of the commands", cost),
+    "device_runner": ("The runner in the field", runner),
     "zoo": ("Zoo, random weights, one thread", zoo),
     "coverage": ("Coverage, random weights, no timing", coverage),
 }

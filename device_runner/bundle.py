@@ -18,6 +18,10 @@ from device_runner.archive import damaged
 from device_runner.contract import LABELS_NAME
 from device_runner.manifest import MANIFEST_NAME, File, Manifest, dump, parse
 
+RELEASE_NAME, SIGNATURE_NAME = "release.json", "release.json.sig"
+RELEASE_FILES = {RELEASE_NAME, SIGNATURE_NAME}
+"""Files that a bundle may hold although its manifest does not list them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -82,6 +86,7 @@ def _strict_json(raw: bytes) -> object:
 
 def _check_files(listed: tuple[File, ...], files: dict[str, bytes]) -> None:
     names = {MANIFEST_NAME, *(file.name for file in listed)}
+    names |= RELEASE_FILES & files.keys()  # written later, about the manifest; `release.py` verifies them
     for name in sorted(files.keys() ^ names):
         why = "the manifest does not list it" if name in files else "the manifest lists it"
         raise damaged(f"{name} is {'extra' if name in files else 'missing'}", why)

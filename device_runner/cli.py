@@ -6,28 +6,50 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
 from device_runner import __version__
 from device_runner.errors import Problem
+from device_runner.text import printable_lines
 
 INTERRUPTED = 130
+COMMANDS = {  # command -> the module with the function of that name
+    "verify": "device_runner.commands",
+    "selftest": "device_runner.commands",
+    "classify": "device_runner.commands",
+    "run": "device_runner.field_commands",
+    "check": "device_runner.field_commands",
+    "replay": "device_runner.field_commands",
+    "install": "device_runner.store_commands",
+    "trial": "device_runner.store_commands",
+    "commit": "device_runner.store_commands",
+    "rollback": "device_runner.store_commands",
+    "status": "device_runner.store_commands",
+    "release": "device_runner.store_commands",
+}
+FUNCTIONS = {"release": "make_release"}  # where the function has another name
 EPILOG = "exit code: 0 all good, 1 something failed (stderr says what, why and how to fix it), 2 wrong usage"
+
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns; the library gives it no public name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    from device_runner import commands  # numpy and Pillow: not needed for --help
+    module = import_module(COMMANDS[arguments.command])  # numpy and Pillow: not needed for --help
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
     try:
-        code: int = getattr(commands, arguments.command)(arguments, sys.stdout, sys.stderr)
+        code: int = getattr(module, FUNCTIONS.get(arguments.command, arguments.command))(
+            arguments, sys.stdout, sys.stderr
+        )
         sys.stdout.flush()
     except Problem as problem:
-        sys.stderr.write(f"error: {commands.printable_lines(str(problem))}\n")
+        sys.stderr.write(f"error: {printable_lines(str(problem))}\n")
         return problem.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands with their options; each command is the function of that name in `commands`."""
+    """All commands with their options; each command is the function of that name in its module."""
     parser = argparse.ArgumentParser("device_runner", description="Serve a shrink bundle on a device.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -51,7 +73,36 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--engine", metavar="NAME", help="litert, tflite_runtime or onnxruntime; else the first")
         command.add_argument("--threads", type=positive, default=1, metavar="N", help="for the engine (default 1)")
     _add_classify_options(classify)
+    run = commands.add_parser("run", help="serve: watch a source, decide by rules, act")
+    check = commands.add_parser("check", help="explain a configuration; nothing is run")
+    for command in (run, check):
+        command.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+    replay = commands.add_parser("replay", help="take the decisions of an audit file again, and compare")
+    replay.add_argument("audit", type=Path, nargs="+", metavar="AUDIT", help="an audit.jsonl")
+    _add_store_commands(commands)
     return parser
+
+
+def _add_store_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    install = commands.add_parser("install", help="verify and prove a bundle, and keep it in a store")
+    install.add_argument("bundle", type=Path, metavar="BUNDLE")
+    install.add_argument("--engine", metavar="NAME", help="as for selftest")
+    install.add_argument("--trusted-keys", metavar="FILE", help="refuse a bundle that none of these keys released")
+    install.add_argument("--kind", metavar="KIND", help="of this device; a release for another kind is refused")
+    trial = commands.add_parser("trial", help="let the installed bundle run beside the current one, deciding nothing")
+    commit = commands.add_parser("commit", help="let the bundle on trial, or the installed one, decide")
+    rollback = commands.add_parser(
+        "rollback", help="end the trial and quarantine its bundle, or go back to the previous"
+    )
+    status = commands.add_parser("status", help="what decides, and what is on trial")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    for command in (install, trial, commit, rollback, status):
+        command.add_argument("--store", type=Path, required=True, metavar="DIR", help="the store of models")
+    release = commands.add_parser("release", help="on the host: sign a bundle as a version for kinds of devices")
+    release.add_argument("bundle", type=Path, metavar="BUNDLE", help="a directory")
+    release.add_argument("--version", dest="version_number", type=positive, required=True, metavar="N")
+    release.add_argument("--kind", action="append", metavar="KIND", help="of device; may be given again; else any")
+    release.add_argument("--key", type=Path, required=True, metavar="FILE", help="a private ssh key")
 
 
 def _add_classify_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from device_runner.engines.base import Engine
 from device_runner.errors import ImageError, Problem
 from device_runner.postprocess import Answer
 from device_runner.selftest import selftest as replay
+from device_runner.text import printable, printable_lines
 
 RECORD_SCHEMA = 1
 """Version of the JSON records; a reader should refuse any other."""
@@ -131,13 +132,3 @@ def error_record(path: Path, problem: Problem) -> str:
     """A failed image as one line of JSON."""
     error = {"what": problem.what, "why": problem.why, "fix": problem.fix}
     return json.dumps({"schema": RECORD_SCHEMA, "image": str(path), "error": error}) + "\n"
-
-
-def printable(text: str) -> str:
-    """The text with every control, format and lone surrogate character escaped: a label cannot drive a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def printable_lines(text: str) -> str:
-    """As `printable`, keeping line breaks."""
-    return "\n".join(map(printable, text.split("\n")))

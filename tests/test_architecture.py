@@ -187,6 +187,10 @@ def prints(tree: ast.Module) -> Complaints:
     return [(node.lineno, "print") for node, name in named(tree) if name in ("print", "builtins.print")]
 
 
+WALL_CLOCK = "device_runner.clock"
+"""The one module of the runner that may write down what time it is; nothing decides by it."""
+
+
 def wall_clocks(tree: ast.Module) -> Complaints:
     return [(node.lineno, f"{name} jumps: use time.monotonic") for node, name in named(tree) if name in CLOCKS]
 
@@ -274,7 +278,7 @@ def complaints(rule: Callable[[ast.Module], Complaints], prefix: str = "") -> li
     return [
         f"{file.relative_to(ROOT)}:{line}: {words}"
         for name, file in modules().items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and not (rule is wall_clocks and name == WALL_CLOCK)
         for line, words in rule(tree_of(name))
     ]
 

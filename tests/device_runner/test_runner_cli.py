@@ -16,9 +16,9 @@ import pytest
 from runner_bundles import LABELS, make_files, photo, write_directory
 
 from device_runner import __version__, cli, commands
-from device_runner.commands import printable
 from device_runner.manifest import dump, parse
 from device_runner.postprocess import Answer
+from device_runner.text import printable
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "device_runner"

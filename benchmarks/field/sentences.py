@@ -1,0 +1,45 @@
+"""What each row of the runner's benchmark found, in a sentence for the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def rules(r: Result) -> str:
+    return f"{r['sequences']:,} random sequences, {r['frames']:,} frames: {r['differences']} verdicts differ"
+
+
+def bundles(r: Result) -> str:
+    return f"{r['mutants']:,} mutated bundles: {r['loaded']} loaded"
+
+
+def kills(r: Result) -> str:
+    return f"{sum(r['at_calls'].values())} kills at file calls, {r['at_random']:,} at random: {len(r['broken'])} broken"
+
+
+def costs(r: Result) -> str:
+    inline, process = r["inline"]["overhead_ms"], r["process"]["overhead_ms"]
+    beside = f"{inline:.3f} ms a frame beside preprocessing and model, {process:.3f} ms with a process of its own"
+    return f"{beside}; first answer after {r['cold_start_s']:.2f} s; {r['memory_mib']:.0f} MiB"
+
+
+def soak(r: Result) -> str:
+    s, leak = r["soak"], r["control"]["slope_bytes_per_frame"]
+    losses = f"{s['events']['source']} losses of the camera, {s['events']['broker']} of the broker, {s['swaps']} swaps"
+    left = "; ".join(s["left_behind"]) or "nothing"
+    slope = s["slope_bytes_per_frame"]
+    return (
+        f"{s['frames']:,} frames, {losses}: {slope:.2g} bytes a frame (planted leak: {leak:.3g}), left behind: {left}"
+    )
+
+
+SENTENCES: dict[str, Callable[[Result], str]] = {
+    "rules": rules,
+    "bundles": bundles,
+    "kills": kills,
+    "costs": costs,
+    "soak": soak,
+}

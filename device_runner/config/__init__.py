@@ -1,0 +1,1 @@
+"""What the runner is told to do: its parts, what they must be to each other, and the reader."""
