@@ -81,6 +81,7 @@ class Reading:
     delegate: str | None
     partitions: int | None
     notes: tuple[str, ...] = ()  # what could not be read or counted
+    opset: int | None = None  # of an .onnx file, the default one
 
 
 def words(text: str) -> frozenset[str]:

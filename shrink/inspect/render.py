@@ -39,6 +39,8 @@ def _label(found: Inspection) -> str:
     if truth.delegate:
         left = f"; left to the runtime: {', '.join(truth.undelegated_ops)}" if truth.undelegated_ops else ""
         rows.append(("partitions", f"{truth.delegate_partitions} ({truth.delegate}){left}"))
+    if found.opset is not None:
+        rows.append(("op set", str(found.opset)))
     if found.old_runtime:
         rows.append(("old boards", str(found.old_runtime)))
     rows += [("note", note) for note in found.notes]

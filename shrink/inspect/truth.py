@@ -30,6 +30,7 @@ class Inspection:
     records: tuple[OpRecord, ...]
     old_runtime: Compatibility | None  # None for onnx
     notes: tuple[str, ...]  # what could not be read or counted
+    opset: int | None = None  # of an .onnx file
 
 
 def _share(part: int, whole: int) -> float:
@@ -84,7 +85,9 @@ def inspect_bytes(data: bytes, fmt: Format, name: str = "the model") -> Inspecti
     """
     reading: Reading = import_module(READERS[fmt]).read(data, name)
     old = min_runtime(reading.records) if fmt == "tflite" else None
-    return Inspection(fmt, len(data), label(reading, fmt), reading.contract, reading.records, old, reading.notes)
+    return Inspection(
+        fmt, len(data), label(reading, fmt), reading.contract, reading.records, old, reading.notes, reading.opset
+    )
 
 
 def inspect_file(path: Path) -> Inspection:
