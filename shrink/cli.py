@@ -184,6 +184,48 @@ def inspect(
         raise typer.Exit(EXIT_VERDICT)
 
 
+@app.command(short_help="Find the layer where a bundle loses its answers.")
+def debug(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle that `shrink export` wrote.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Needed where the bundle's model is made by code of its own: that code runs."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every layer.")] = False,
+) -> None:
+    """Find where BUNDLE loses its answers: the export is done again as its recipe says, and every step and layer of
+    it is compared. Run it where the export was run: the recipe holds the paths.
+
+    \b
+    Exit codes:
+      0  no step loses more than is normal for it
+      1  the bundle is damaged, or a step fails
+      2  it cannot be made again: a file is gone or has changed
+      3  a step loses more; it is named first
+
+    Example: shrink debug out/cnn/tflite-int8 --model recipes/demo/models.py:cnn
+    """
+    import msgspec
+
+    from shrink.progress import progress_on
+    from shrink.quiet import chatter_aside
+
+    with chatter_aside() as stream:
+        from shrink.steps import debugging
+
+        found = debugging.debug(bundle, model=model, progress=progress_on(stream, stages=debugging.STAGES))
+    if json:
+        say(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        from shrink.debug import render
+
+        say(render.text(found.culprit, found.steps, found.layers, found.images))
+    if not all(one.is_sound for one in found.steps):
+        raise typer.Exit(EXIT_VERDICT)
+
+
 app.add_typer(targets_app, name="targets")
 
 
