@@ -148,8 +148,8 @@ def inspect(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Exit 3 unless it holds; may be given more than once. Keys: int8, static and weights (shares, at "
-            "least); partitions, undelegated, size and opset (at most); tflite-runtime=2.14 (runs there).",
+            help="Exit 3 unless it holds; may be given more than once. Keys: int8, static, weights and delegated "
+            "(shares, at least); partitions, undelegated, size and opset (at most); tflite-runtime=2.14 (runs there).",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

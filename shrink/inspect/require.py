@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shrink.errors import RequestError, nearest
-from shrink.inspect.truth import Inspection
+from shrink.inspect.truth import Inspection, delegated_share
 
 UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 OLD = "2.14"
@@ -59,6 +59,8 @@ KEYS: dict[str, Key] = {
                    lambda f: f.truth.int8_weight_share, True),
     "partitions": Key("delegate partitions, at most", "partitions=1", _count,
                       lambda f: f.truth.delegate_partitions, False),
+    "delegated": Key("share of MACs that the delegate runs, at least", "delegated=1", _share,
+                     lambda f: None if f.truth.delegate is None else delegated_share(f), True),
     "undelegated": Key("kinds of ops left to the runtime, at most", "undelegated=0", _count,
                        lambda f: None if f.truth.delegate is None else len(f.truth.undelegated_ops), False),
     "size": Key("size of the file, at most", "size=500kB", _bytes, lambda f: f.size_bytes, False),

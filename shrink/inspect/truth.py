@@ -37,6 +37,12 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+def delegated_share(found: Inspection) -> float:
+    """Share of the multiply-accumulates that the delegate runs; without any, of the ops. 0 without a delegate."""
+    weights = [(r.macs if found.truth.macs else 1, r.delegated) for r in found.records]
+    return _share(sum(w for w, taken in weights if taken), sum(w for w, _ in weights))
+
+
 def leftovers(records: Iterable[OpRecord], fmt: Format) -> tuple[Leftover, ...]:
     """Float work in a file that has int8, by op and reason; nothing for a file without int8."""
     records = tuple(records)

@@ -10,7 +10,7 @@ from run_cli import run_cli
 from device_runner.manifest import TruthLabel
 from shrink.errors import RequestError
 from shrink.inspect.old_runtime import Compatibility
-from shrink.inspect.ops import Contract
+from shrink.inspect.ops import Contract, OpRecord
 from shrink.inspect.require import KEYS, parse, unmet
 from shrink.inspect.truth import Inspection
 
@@ -28,7 +28,13 @@ TRUTH = TruthLabel(
     output_dtype="float32",
 )
 OLD = Compatibility("tflite-runtime 2.14", False, ("GELU is version 3: it has 2",))
-FILE = Inspection("tflite", 500_000, TRUTH, Contract((), ()), (), OLD, ())
+
+
+def op(index: int, macs: int, delegated: bool) -> OpRecord:
+    return OpRecord(index, "CONV_2D", 1, "", (), "int8", (), macs, 0, "int8", True, "int8", delegated)
+
+
+FILE = Inspection("tflite", 500_000, TRUTH, Contract((), ()), (op(0, 800, True), op(1, 200, False)), OLD, ())
 
 
 @pytest.mark.parametrize(
@@ -39,6 +45,7 @@ FILE = Inspection("tflite", 500_000, TRUTH, Contract((), ()), (), OLD, ())
         ("static=0.65", "static=0.66", "it is 0.65"),
         ("weights=0.5", "weights=0.51", "it is 0.5"),
         ("partitions=2", "partitions=1", "it is 2"),
+        ("delegated=80%", "delegated=0.81", "it is 0.8"),
         ("undelegated=1", "undelegated=0", "it is 1"),
         ("size=500kB", "size=499.9kB", "it is 500,000"),
         ("size=500000", "size=488KiB", "it is 500,000"),
@@ -68,7 +75,7 @@ def test_several_in_one_text_or_in_many() -> None:
         ("", "'' is not understood", "use int8=0.95"),
         ("int8=1,", "'' is not understood", "use int8=0.95"),
         ("itn8=1", "does not know 'itn8'", "did you mean 'int8'?"),
-        ("macs=1", "does not know 'macs'", "use one of: int8, opset"),
+        ("macs=1", "does not know 'macs'", "use one of: delegated, int8, opset"),
         ("INT8=1", "does not know 'INT8'", "use one of"),
         ("int8=", "int8 is ''", "write int8=0.95"),
         ("int8=1.01", "int8 is '1.01'", "write int8=0.95"),
