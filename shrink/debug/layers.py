@@ -32,6 +32,8 @@ class LayerError:
     scores: float  # change of the scores by its own error alone, relative to their deviation
     reach: float  # largest magnitude of its output over the root mean square
     cause: str  # "codes": rounding of its output; "weights": rounding of its weights, or of its input at run time
+    order: int = 0  # in the graph
+    file_db: float | None = None  # SQNR of the value in the file against the simulation; None: not found there
 
     @property
     def words(self) -> str:
@@ -56,7 +58,7 @@ class _Sums:
     count: int = 0
 
 
-class _Values(fx.Interpreter):
+class Values(fx.Interpreter):
     """Runs a graph and keeps every value."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
@@ -122,7 +124,7 @@ def layer_errors(
     constants = _constants(simulated.graph)
     sums = {node.name: _Sums() for node in shared}
     spread: list[Tensor] = []
-    exact_run, quantized_run = _Values(float_graph), _Values(simulated)
+    exact_run, quantized_run = Values(float_graph), Values(simulated)
     for image in images:
         exact = exact_run.values(image)
         pair = _Pair({node.name: value for node, value in exact.items()}, quantized_run.values(image), constants)
@@ -131,7 +133,9 @@ def layer_errors(
         for node in shared:
             _add(sums[node.name], node, pair, exact_run, exact, names[node.name], scores)
     deviation = max(float(torch.cat(spread).std()), 1e-12) if spread else 1.0
-    found = [_error(names[name], one, deviation) for name, one in sums.items() if one.own > 0]
+    found = [
+        _error(names[name], one, deviation, order) for order, (name, one) in enumerate(sums.items()) if one.own > 0
+    ]
     return tuple(sorted(found, key=lambda one: -one.scores))
 
 
@@ -145,7 +149,7 @@ def _constants(graph: fx.Graph) -> frozenset[fx.Node]:
 
 
 def _add(
-    sums: _Sums, node: fx.Node, pair: _Pair, run: _Values, exact: Mapping[fx.Node, Any], twin: fx.Node, scores: Tensor
+    sums: _Sums, node: fx.Node, pair: _Pair, run: Values, exact: Mapping[fx.Node, Any], twin: fx.Node, scores: Tensor
 ) -> None:
     """Take in one op for one image."""
     wanted = pair.exact[node.name]
@@ -180,22 +184,24 @@ def _through_codes(node: fx.Node, value: Tensor) -> Tensor:
     return value
 
 
-def _error(node: fx.Node, sums: _Sums, deviation: float) -> LayerError:
+def _error(node: fx.Node, sums: _Sums, deviation: float, order: int) -> LayerError:
     images = max(sums.count // max(math.prod(node.meta["shape"]), 1), 1)
     rms = math.sqrt(sums.signal / max(sums.count, 1))
     return LayerError(
         name=node.name,
         layer=node.meta.get("layer") or ("image" if node.op == "placeholder" else ""),
         op="input" if node.op == "placeholder" else str(node.target).removeprefix("aten.").partition(".")[0],
-        own_db=_decibel(sums.signal, sums.own),
-        total_db=_decibel(sums.signal, sums.total),
+        own_db=decibel(sums.signal, sums.own),
+        total_db=decibel(sums.signal, sums.total),
         scores=math.sqrt(sums.scores / images) / deviation,
         reach=sums.peak / max(rms, 1e-12),
         cause="weights" if sums.weights > sums.own / 2 else "codes",
+        order=order,
     )
 
 
-def _decibel(signal: float, noise: float) -> float:
+def decibel(signal: float, noise: float) -> float:
+    """Signal over noise, both powers; at most `MOST_DB`."""
     if noise <= 0 or signal <= 0:
         return MOST_DB if noise <= 0 else 0.0
     return min(10 * math.log10(signal / noise), MOST_DB)

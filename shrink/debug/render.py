@@ -34,11 +34,19 @@ def _layers(layers: Sequence[LayerError]) -> str:
     shown = layers[:SHOWN]
     names = [f"{one.layer or one.name} ({one.op})" for one in shown]
     width, most = max(map(len, names)), max(one.scores for one in shown) or 1.0
-    head = f"{'layer, the most harmful first':{max(width, 29)}}  own SQNR  so far  scores, by it alone"
+    head = f"{'layer, the most harmful first':{max(width, 29)}}  own SQNR  so far  in file  scores, by it alone"
     lines = [
-        f"{name:{max(width, 29)}}  {one.own_db:5.1f} dB  {one.total_db:6.1f}  {one.scores:6.2%}  "
+        f"{name:{max(width, 29)}}  {one.own_db:8.1f}  {one.total_db:6.1f}  {_known(one.file_db):>7}  "
+        f"{one.scores:6.2%}  "
         f"{'#' * round(BAR * one.scores / most)}".rstrip()
         for name, one in zip(names, shown, strict=True)
     ]
     more = len(layers) - len(shown)
+    lines.append(
+        "SQNR in dB; so far: in the whole quantized graph; in file: of the file's value against the simulated one"
+    )
     return "\n".join([head, *lines, *([f"and {more} more, less harmful; --json lists all"] if more > 0 else [])])
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

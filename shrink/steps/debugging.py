@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from torch import fx
 
 from device_runner.bundle import Bundle, open_bundle
 from device_runner.engines import open_engine
+from device_runner.preprocess import encode
 from shrink import quantize, targets
 from shrink import recipe as recipes
 from shrink.data.stream import SkipLog, stream
-from shrink.debug.layers import LayerError, layer_errors
+from shrink.debug import inside
+from shrink.debug.layers import LayerError, Values, layer_errors
 from shrink.debug.parity import Step, step
 from shrink.errors import RequestError
 from shrink.models.loading import SOURCES
 from shrink.models.spec import parse
-from shrink.progress import Progress
+from shrink.progress import Progress, Stage
 from shrink.recipe import ExportRecipe
 from shrink.steps.calibrating import Calibrated, calibrate
 from shrink.steps.capturing import Lowered, Rules, capture_all
@@ -34,6 +36,8 @@ from shrink.steps.writing import Artifact, write
 from shrink.verify.answers import Candidate
 
 STAGES = 6
+LOST_DB = 10.0  # how much farther; other roundings of halves make about as much noise as quantization did
+MOST_LOST_DB = 25.0  # a value nearer than this is right
 IMAGES = 32  # the steps are compared on
 LAYER_IMAGES = 8  # the layers are
 MOST_QUANTIZATION = 0.10  # relative error of the scores; the demo networks and ImageNet models are at 0.02 to 0.07
@@ -83,8 +87,7 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
             x = _images(job)
             steps = tuple(_steps(job, graphs, calibrated, artifacts, bundle, x))
         with progress.stage("look at every layer") as stage:
-            few = stage.track(torch.from_numpy(x[:LAYER_IMAGES]).unsqueeze(1))
-            layers = _layers(artifacts[target], graphs, calibrated, few)
+            layers = _layers(artifacts[target], graphs, calibrated, x[:LAYER_IMAGES], stage)
     rebuilt = hashlib.sha256(artifacts[target].model).digest() == hashlib.sha256(bundle.model).digest()
     return Diagnosis(str(path), target, _culprit(steps, layers), rebuilt, len(x), steps, layers)
 
@@ -163,10 +166,25 @@ def _simulated(lowered: Lowered, plan: quantize.Plan) -> fx.GraphModule:
 
 
 def _layers(
-    item: Artifact, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, images: Iterator[torch.Tensor]
+    item: Artifact, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, x: NDArray[np.float32], stage: Stage
 ) -> tuple[LayerError, ...]:
+    """What every layer adds in the simulation, and how far its value in the file made again is from that."""
     chosen, lowered = calibrated.plans.get(item.target.name), graphs[item.target.rewrites]
-    return () if chosen is None else layer_errors(lowered.graph, _simulated(lowered, chosen.plan), images)
+    if chosen is None:
+        return ()
+    simulated = _simulated(lowered, chosen.plan)
+    found = layer_errors(lowered.graph, simulated, stage.track(torch.from_numpy(x).unsqueeze(1)))
+    wanted = list(inside.held(simulated))
+    run, values = inside.RUNS[item.target.format](item.model), Values(simulated)
+
+    def images() -> Iterator[tuple[dict[str, NDArray[np.float32]], list[inside.Inner]]]:
+        for one in stage.track(x):
+            by_node = {node.name: value for node, value in values.values(torch.from_numpy(one)[None]).items()}
+            ready = encode(one.transpose(1, 2, 0), item.candidate.input)
+            yield {node: by_node[node].numpy() for _, node, _, _ in wanted}, run(ready)
+
+    errors = inside.file_errors(wanted, images())
+    return tuple(replace(one, file_db=errors.get(one.name)) for one in found)
 
 
 def _culprit(steps: tuple[Step, ...], layers: tuple[LayerError, ...]) -> tuple[str, ...]:
@@ -176,6 +194,10 @@ def _culprit(steps: tuple[Step, ...], layers: tuple[LayerError, ...]) -> tuple[s
         f"culprit step: {one.what} against {one.against}: error {one.error:.2%}, {one.most:.1%} would be normal"
         for one in unsound[:1]
     ] or ["no step loses more than is normal for it"]
+    lost = [one for one in sorted(layers, key=lambda one: one.order) if _is_lost(one)]
+    if lost:
+        where = f"{lost[0].layer or lost[0].name} ({lost[0].op})"
+        lines.append(f"culprit in the file: {where}: its value there is {lost[0].file_db:.1f} dB from the simulation's")
     if layers:
         first = layers[0]
         name = f"{'culprit' if unsound and 'simulated' in unsound[0].what else 'costliest'} layer"
@@ -184,3 +206,8 @@ def _culprit(steps: tuple[Step, ...], layers: tuple[LayerError, ...]) -> tuple[s
             f"  why: {first.words}",
         ]
     return tuple(lines)
+
+
+def _is_lost(one: LayerError) -> bool:
+    """Whether a value in the file is much farther from the simulation than that is from the float model."""
+    return one.file_db is not None and one.file_db < min(one.total_db - LOST_DB, MOST_LOST_DB)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,10 +33,11 @@ def layer(name: str, scores: float) -> LayerError:
 
 def test_the_culprit_comes_first_and_the_layers_have_bars() -> None:
     steps = [Step("x file", "the model", 0.123, 0.2, 0.9, 0.001), Step("y", "z", 0.01, 0.02, 1.0, 0.1)]
-    lines = text(["culprit: it"], steps, [layer("a", 0.04), layer("b", 0.01)], 32).splitlines()
+    lines = text(["culprit: it"], steps, [layer("a", 0.04), replace(layer("b", 0.01), file_db=41.27)], 32).splitlines()
     assert lines[0] == "culprit: it" and lines[2].startswith("step, on 32 images")
     assert lines[3].endswith("12.30%  20.00%        90.0%  above 0.1%") and not lines[4].endswith("above 10.0%")
-    assert lines[-2].endswith(" 35.0 dB    20.0   4.00%  " + "#" * 20) and lines[-1].endswith(" 1.00%  " + "#" * 5)
+    assert lines[-3].endswith("    35.0    20.0            4.00%  " + "#" * 20)
+    assert lines[-2].endswith("    35.0    20.0     41.3   1.00%  " + "#" * 5) and "in file" in lines[-4]
 
 
 def test_many_layers_are_cut_short() -> None:

@@ -14,6 +14,7 @@ from pipeline_samples import MODELS, Exported
 from run_cli import Ran
 
 from device_runner.bundle import Bundle, open_bundle
+from shrink.debug.layers import LayerError
 from shrink.debug.parity import Step
 from shrink.errors import RequestError
 from shrink.steps.debugging import _check_weights, _culprit, _recipe
@@ -37,6 +38,8 @@ def test_a_bundle_is_taken_apart_step_by_step_and_layer_by_layer(exported: Expor
         "measure",
         "name",
     }  # the image itself is exact: its codes are grey levels
+    assert all(one["file_db"] is None or one["file_db"] > 25 for one in layers)
+    assert any(one["file_db"] for one in layers)  # some value was found in the file
     assert found["culprit"][0] == "no step loses more than is normal for it"
     assert "[6/6] look at every layer" in ran.err
 
@@ -90,6 +93,15 @@ def test_a_damaged_bundle_and_none_at_all(exported: Exported, command: Command, 
     (tmp_path / "labels.txt").write_text("other\n")
     assert command("debug", tmp_path).problem[0].startswith("labels.txt ")
     assert command("debug", tmp_path / "none").code == 1
+
+
+def test_a_layer_that_the_file_has_wrong_is_named() -> None:
+    def layer(name: str, order: int, file_db: float | None) -> LayerError:
+        return LayerError(name, name, "conv2d", 35.0, 30.0, 0.1, 5.0, "codes", order, file_db)
+
+    found = _culprit((), (layer("c", 3, 5.0), layer("a", 1, 24.0), layer("b", 2, 7.0), layer("d", 0, None)))
+    assert found[1] == "culprit in the file: b (conv2d): its value there is 7.0 dB from the simulation's"
+    assert not any("in the file" in line for line in _culprit((), (layer("a", 1, 24.0), layer("d", 0, None))))
 
 
 def test_the_first_step_that_is_not_sound_is_the_culprit() -> None:
