@@ -117,8 +117,8 @@ def test_a_bare_command_shows_its_help_and_fails(command: Command, argv: list[st
             "invalid value for '--count'",
             "see `shrink data unpack --help`",
         ),
-        (["inspect", "a.tflite", "--require", "int4=1"], "--require 'int4=1' is not understood", "use int8=0.95"),
-        (["inspect", "a.tflite", "--require", "int8=2"], "--require 'int8=2' is not understood", "use int8=0.95"),
+        (["inspect", "a.tflite", "--require", "int4=1"], "--require does not know 'int4'", "did you mean 'int8'?"),
+        (["inspect", "a.tflite", "--require", "int8=2"], "--require int8 is '2'", "write int8=0.95"),
     ],
 )
 def test_a_mistake_is_three_lines_and_exit_2(command: Command, argv: list[str], what: str, fix: str) -> None:

@@ -46,7 +46,8 @@ def read_npz(name: str, file: Path) -> Parts:
 
 def _arrays(file: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as content:
+        # opened here: numpy leaves a damaged file open
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return {key: content[key] for key in content.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         fix = "save plain number and text arrays with np.savez_compressed, or copy the file again"

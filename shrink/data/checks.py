@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ MOST_FLAT = 0.1  # share of images; a few blank frames are normal in a camera's 
 RANGE_SLACK = 0.05  # pixels beyond 0..1 that rounding cannot explain; normalizing twice gives beyond 1
 NARROWEST = 0.1  # span of all pixels of all images; masks, or 16-bit data cut to its top, stay below it
 UNCORRELATED = 0.4  # of neighbours: noise 0 to 0.36 (resized); 250 photographs at 32 to 256 pixels 0.45 to 0.99
-MOST_NOISE = 0.9  # share of images; 1 in 5,000 of Fashion-MNIST's knitwear is as rough as noise
+MOST_NOISE = 0.25  # share of images; 1 in 5,000 of Fashion-MNIST's knitwear is as rough as noise
 MOST_COPIES = 0.5  # share of images
 
 
@@ -62,10 +62,20 @@ def check_calibration(stats: CalibrationStats, preprocess: Preprocess) -> None:
     Raises:
         CalibrationError: names the measure and its value.
     """
+    for problem in calibration_problems(stats, preprocess):
+        raise problem
+
+
+def calibration_problems(stats: CalibrationStats, preprocess: Preprocess) -> Iterator[CalibrationError]:
+    """All reasons to refuse calibration images."""
     if not len(stats):
-        raise CalibrationError("there are no calibration images", "none was measured", "give some with --calibrate")
+        yield CalibrationError("there are no calibration images", "none was measured", "give some with --calibrate")
+        return
     for measure in MEASURES:
-        measure(stats, np.array(preprocess.mean), np.array(preprocess.std))
+        try:
+            measure(stats, np.array(preprocess.mean), np.array(preprocess.std))
+        except CalibrationError as problem:
+            yield problem
 
 
 Channels = NDArray[np.float64]  # (C,)
@@ -111,7 +121,8 @@ def _natural(stats: CalibrationStats, mean: Channels, std: Channels) -> None:
     if noise > MOST_NOISE:
         raise CalibrationError(
             "calibration images are random noise",
-            f"neighbouring pixels correlate by {np.median(known):.2f} (median); photographs are above 0.5",
+            f"in {noise:.0%} of {len(known)} images neighbouring pixels correlate by less than {UNCORRELATED}; "
+            "in photographs by 0.5 to 1",
             "give photographs like those in use",
         )
 

@@ -205,4 +205,5 @@ def read(data: bytes, name: str) -> Reading:
         delegate=None,
         partitions=None,
         notes=(f"the multiply-accumulates of {', '.join(uncounted)} are not counted",) if uncounted else (),
+        opset=next((int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx")), None),
     )

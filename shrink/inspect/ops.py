@@ -81,6 +81,7 @@ class Reading:
     delegate: str | None
     partitions: int | None
     notes: tuple[str, ...] = ()  # what could not be read or counted
+    opset: int | None = None  # of an .onnx file, the default one
 
 
 def words(text: str) -> frozenset[str]:
@@ -100,7 +101,11 @@ def size_bytes(shape: tuple[int, ...], dtype: str) -> int:
     return (count * BITS.get(dtype, 0) + 7) // 8
 
 
-def printable(text: str, limit: int = 200) -> str:
-    """Text from a file nobody vouches for: one line, no control characters, at most `limit` characters."""
+def printable(text: str | bytes, limit: int = 200) -> str:
+    """Text from a file nobody vouches for: one line, no control characters, at most `limit` characters.
+
+    Protobuf gives a string that is not UTF-8 as bytes.
+    """
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     clean = "".join(c if c.isprintable() else " " for c in text)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

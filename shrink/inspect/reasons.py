@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shrink.inspect.ops import Format, OpRecord, words
+from shrink.inspect.ops import FLOAT, Format, OpRecord, words
 
 EXPORTER = "left in float by the exporter"
 
@@ -33,3 +33,12 @@ def reason(record: OpRecord, fmt: Format) -> str:
         return record.note or product or EXPORTER
     why, ops = NO_INT8[fmt]
     return why if record.op in ops else record.note or EXPORTER
+
+
+def left_out(record: OpRecord) -> str:
+    """Why XNNPACK did not take this op of a .tflite file, as far as its kind and type tell."""
+    _, ops = NO_INT8["tflite"]
+    float_only = record.op in ops or (("tflite", record.op) in TWO_ACTIVATIONS and not record.weight_dtype)
+    if float_only and record.compute not in FLOAT:
+        return f"it is {record.compute}, and XNNPACK runs it in float only"
+    return "XNNPACK did not take it with these types and settings"

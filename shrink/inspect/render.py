@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from shrink.inspect.ops import Contract, OpRecord, Port
-from shrink.inspect.truth import Inspection
+from shrink.inspect.reasons import left_out
+from shrink.inspect.truth import Inspection, delegated_share
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -37,16 +38,19 @@ def _label(found: Inspection) -> str:
         ("ops", f"{truth.ops} in a file of {found.size_bytes:,} bytes"),
     ]
     if truth.delegate:
-        left = f"; left to the runtime: {', '.join(truth.undelegated_ops)}" if truth.undelegated_ops else ""
-        rows.append(("partitions", f"{truth.delegate_partitions} ({truth.delegate}){left}"))
+        share = f", {_percent(delegated_share(found))} of multiply-accumulates"
+        rows.append(("partitions", f"{truth.delegate_partitions} ({truth.delegate}){share}"))
+    if found.opset is not None:
+        rows.append(("op set", str(found.opset)))
     if found.old_runtime:
-        rows.append(("old boards", str(found.old_runtime)))
+        rows.append(("old boards", str(found.old_runtime).replace(": ", ":; ", 1).replace("; ", f"\n{'':17}")))
     rows += [("note", note) for note in found.notes]
     return "\n".join(f"{word:14} {text}" for word, text in rows)
 
 
 def _port(port: Port) -> str:
-    scale = "" if port.scale is None else f"  real = (code - {port.zero_point}) * {port.scale:.6g}"
+    offset = "" if not port.zero_point else f" {'-' if port.zero_point > 0 else '+'} {abs(port.zero_point)}"
+    scale = "" if port.scale is None else f"  real = (code{offset}) * {port.scale:.6g}"
     return f"{port.name}  {list(port.shape)}  {port.dtype}{scale}"
 
 
@@ -69,8 +73,22 @@ def _ops(records: Sequence[OpRecord]) -> str:
         counts[key] += 1
         macs[key] += r.macs
     keys = sorted(counts, key=lambda k: (-macs[k], -counts[k], k))
-    return table(["op", "computes in", "weights", "delegated", "count", "macs"],
-                 [[*k, str(counts[k]), _percent(macs[k] / total)] for k in keys])  # fmt: skip
+    head = ["op", "computes in", "weights", "delegated", "count", "macs"]
+    rows = [[*k, str(counts[k]), _percent(macs[k] / total)] for k in keys]
+    used = [i for i in range(len(head)) if any(row[i] for row in rows)]  # no file of ONNX has delegates
+    return table([head[i] for i in used], [[row[i] for i in used] for row in rows])
+
+
+def _left_out(found: Inspection) -> str:
+    """Ops that the delegate did not take, by reason."""
+    total = found.truth.macs or 1
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for record in found.records:
+        if record.delegated is False:
+            groups[record.op, left_out(record)].append(record.macs)
+    ordered = sorted(groups.items(), key=lambda item: (-sum(item[1]), item[0]))
+    rows = [[op, str(len(macs)), _percent(sum(macs) / total), why] for (op, why), macs in ordered]
+    return table(["not delegated", "count", "macs", "because"], rows)
 
 
 def text(found: Inspection) -> str:
@@ -79,4 +97,6 @@ def text(found: Inspection) -> str:
     if found.truth.leftovers:
         rows = [[f.op, str(f.count), _percent(f.mac_share), f.reason] for f in found.truth.leftovers]
         parts.append(table(["in float", "count", "macs", "because"], rows))
+    if found.truth.undelegated_ops:
+        parts.append(_left_out(found))
     return "\n\n".join([*parts, _ops(found.records)])

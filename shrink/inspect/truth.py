@@ -30,10 +30,17 @@ class Inspection:
     records: tuple[OpRecord, ...]
     old_runtime: Compatibility | None  # None for onnx
     notes: tuple[str, ...]  # what could not be read or counted
+    opset: int | None = None  # of an .onnx file
 
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
+
+
+def delegated_share(found: Inspection) -> float:
+    """Share of the multiply-accumulates that the delegate runs; without any, of the ops. 0 without a delegate."""
+    weights = [(r.macs if found.truth.macs else 1, r.delegated) for r in found.records]
+    return _share(sum(w for w, taken in weights if taken), sum(w for w, _ in weights))
 
 
 def leftovers(records: Iterable[OpRecord], fmt: Format) -> tuple[Leftover, ...]:
@@ -84,7 +91,9 @@ def inspect_bytes(data: bytes, fmt: Format, name: str = "the model") -> Inspecti
     """
     reading: Reading = import_module(READERS[fmt]).read(data, name)
     old = min_runtime(reading.records) if fmt == "tflite" else None
-    return Inspection(fmt, len(data), label(reading, fmt), reading.contract, reading.records, old, reading.notes)
+    return Inspection(
+        fmt, len(data), label(reading, fmt), reading.contract, reading.records, old, reading.notes, reading.opset
+    )
 
 
 def inspect_file(path: Path) -> Inspection:

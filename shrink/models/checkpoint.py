@@ -1,6 +1,8 @@
 """Trained weights from a file nobody vouches for: tensors are read, code is never run.
 
-Only safetensors and `torch.load(weights_only=True)`; there is no second, less careful attempt.
+Only safetensors and `torch.load(weights_only=True)`; there is no second, less careful attempt. It is read
+in this process: no code of the file runs, and an archive takes no more memory than the file has bytes, for
+compressed members, which torch would inflate without limit, are refused.
 """
 
 from __future__ import annotations
@@ -113,12 +115,17 @@ def _check_archive(path: Path, data: bytes) -> None:
     if not data.startswith(b"PK"):
         return
     try:
-        names = [Path(name).name for name in zipfile.ZipFile(io.BytesIO(data)).namelist()]
+        members = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"the checkpoint {path} is truncated or damaged", str(error), AGAIN) from error
+    names = [Path(member.filename).name for member in members]
     if "data.pkl" not in names or "constants.pkl" in names:
         why = "it is TorchScript, an exported program or another archive, and those can carry code"
         raise CheckpointError(f"the checkpoint {path} is not a state dict", why, SAVE)
+    inflated = sum(member.file_size for member in members)
+    if any(member.compress_type for member in members) or inflated > len(data):
+        why = f"read out its {len(data)} bytes would become {inflated}; torch.save compresses nothing"
+        raise CheckpointError(f"the checkpoint {path} is a compressed archive", why, SAVE)
 
 
 def _tensors(path: Path, content: object) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from runner_bundles import LABELS, make_files, photo, write_directory
 
 from device_runner import __version__, cli, commands
+from device_runner.engines.litert import greetings_aside
 from device_runner.manifest import dump, parse
 from device_runner.postprocess import Answer
 from device_runner.text import printable
@@ -47,6 +49,22 @@ def test_verify_says_what_the_bundle_is(capsys, bundle_path: Path):
     code, out, err = run(capsys, "verify", bundle_path)
     assert (code, err) == (0, "")
     assert out.startswith("verified tiny: tflite-int8, 5 labels\n  4 files, ")
+
+
+def test_a_good_run_says_nothing_of_the_runtime_on_stderr(bundle_path: Path, images: Path):
+    """LiteRT greets from C++, so only another process shows what a user sees."""
+    command = [sys.executable, "-m", "device_runner", "classify", str(bundle_path), str(images)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stderr.startswith("selftest ok") and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_runtime_warns_of_is_let_through(capfd: pytest.CaptureFixture[str], fails: bool):
+    with pytest.raises(ValueError) if fails else contextlib.nullcontext(), greetings_aside():
+        os.write(2, b"INFO: Created a delegate\nWARNING: slow\nERROR: INFO: is missing\nhalf a line")
+        if fails:
+            raise ValueError
+    assert capfd.readouterr().err == "WARNING: slow\nERROR: INFO: is missing\nhalf a line"
 
 
 @pytest.mark.parametrize("command", ["verify", "selftest", "classify"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from shrink.errors import RequestError
@@ -20,12 +21,15 @@ MUTANTS = 200
 
 
 def mutants(data: bytes) -> list[bytes]:
-    """Truncated, a bit flipped, a block zeroed, four bytes overwritten: in turn, at random places."""
+    """Truncated, a bit flipped, a block zeroed, four bytes overwritten, an offset beyond the end, bytes in between.
+
+    In turn, at random places; every other one near the start, where the structure is.
+    """
     rng = np.random.default_rng(0)
     made = []
     for i in range(MUTANTS):
-        at, harm = int(rng.integers(8, len(data) - 4)), bytearray(data)
-        match i % 4:
+        at, harm = int(rng.integers(8, (len(data) if i % 2 else min(len(data), 3000)) - 4)), bytearray(data)
+        match i % 6:
             case 0:
                 harm = harm[:at]
             case 1:
@@ -34,6 +38,10 @@ def mutants(data: bytes) -> list[bytes]:
                 harm[at : at + 512] = bytes(len(harm[at : at + 512]))
             case 3:
                 harm[at : at + 4] = rng.integers(0, 256, 4).astype(np.uint8).tobytes()
+            case 4:
+                harm[at : at + 4] = b"\xff\xff\xff\x7f"
+            case 5:
+                harm[at:at] = rng.integers(0, 256, 8).astype(np.uint8).tobytes()
         made.append(bytes(harm))
     return made
 
@@ -49,8 +57,9 @@ def outcome(data: bytes) -> str:
 
 FORKS = """
 import json, os, pathlib, sys, tempfile
-from shrink.inspect import child, tflite
-import ai_edge_litert.interpreter
+from importlib import import_module
+from shrink.inspect import child
+import_module(f"shrink.inspect.{sys.argv[2]}")  # before the forks: its runtime takes a second
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     pid = os.fork()
@@ -59,7 +68,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             os.dup2(file.fileno(), number)
         code = 1
         try:
-            code = child.main("tflite", path.stat().st_size, "mutant.tflite")
+            code = child.main(sys.argv[2], path.stat().st_size, f"mutant.{sys.argv[2]}")
         except BaseException as error:
             os.write(2, repr(error).encode())
         finally:
@@ -70,21 +79,36 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 """The child's own code, forked for each file of a folder: no interpreter to start each time."""
 
 
-def test_no_damaged_file_harms_the_parent(tflite_files: dict[str, Path], tmp_path: Path) -> None:
-    for i, mutant in enumerate(mutants(tflite_files["net_static"].read_bytes())):
+@pytest.mark.parametrize("fmt", ["tflite", "onnx"])
+def test_no_damaged_file_harms_the_parent(
+    fmt: str, tflite_files: dict[str, Path], onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = {"tflite": tflite_files, "onnx": onnx_files}[fmt]["net_static"].read_bytes()
+    for i, mutant in enumerate(mutants(whole)):
         (tmp_path / f"{i:03}").write_bytes(mutant)
-    forks = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], capture_output=True, check=True)
+    forks = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path), fmt], capture_output=True, check=True)
     ends = [json.loads(line) for line in forks.stdout.splitlines()]
     assert len(ends) == MUTANTS
+    assert [
+        (err[-300:]) for code, _, err in ends if code not in (0, guard.REFUSED) and code > 0
+    ] == []  # no bug of ours
     read = [msgspec.json.decode(out, type=Inspection) for code, out, _ in ends if code == 0]
     assert read  # a flip in a weight is a valid file
     refused = [
-        guard._failure("mutant.tflite", subprocess.CompletedProcess([], code, out.encode(), err.encode()))
+        guard._failure(f"mutant.{fmt}", subprocess.CompletedProcess([], code, out.encode(), err.encode()))
         for code, out, err in ends
         if code
     ]
-    assert all(error.what.startswith("mutant.tflite ") for error in refused)
-    assert "mutant.tflite is a damaged TFLite file" in {error.what for error in refused}
+    assert all("mutant" in error.what for error in refused)
+    assert any(f"mutant.{fmt} is a damaged" in error.what for error in refused)
+
+
+def test_a_name_that_is_not_text_is_shown_all_the_same(onnx_files: dict[str, Path]) -> None:
+    """Protobuf hands such a string over as bytes."""
+    data = onnx_files["net"].read_bytes()
+    model = onnx.load_model_from_string(data)
+    name = next(node.name for node in model.graph.node if node.op_type == "Conv").encode()
+    assert guard.check(data.replace(name, b"\xff" * len(name)), "onnx").records
 
 
 def test_the_guard_itself_outlives_damaged_files(tflite_files: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ from device_runner.manifest import TruthLabel
 from shrink.inspect import macs, render
 from shrink.inspect.old_runtime import NEWEST, min_runtime
 from shrink.inspect.ops import Contract, OpRecord, Port, Reading, printable, size_bytes
+from shrink.inspect.reasons import left_out
 from shrink.inspect.truth import Inspection, label
 
 FLOAT = OpRecord(0, "CONV_2D", 1, "stem", ("float32", "float32"), "float32", (1, 4, 4, 8), 300, 864, "float32", False,
@@ -88,10 +89,34 @@ def test_the_text_begins_with_the_label_and_groups_ops() -> None:
     found = Inspection("tflite", 12345, truth, CONTRACT, records, min_runtime(records), ("a note",))
     lines = render.text(found).splitlines()
     assert lines[0] == "int8 work      81.2 % of 1,600 multiply-accumulates"
-    assert "partitions     2 (XNNPACK); left to the runtime: FULLY_CONNECTED" in lines
+    assert "partitions     2 (XNNPACK), 93.8 % of multiply-accumulates" in lines
+    assert lines[lines.index("not delegated    count   macs  because") + 1].startswith(
+        "FULLY_CONNECTED      1  6.2 %  XNNPACK"
+    )
+    assert lines[lines.index("old boards     does not run on tflite-runtime 2.14:") + 1].startswith(" " * 17)
     assert "input          x  [1, 4, 4, 3]  uint8  real = (code - 128) * 0.5" in lines
     assert any(line.split() == ["CONV_2D", "int8", "int8", "yes", "2", "75.0", "%"] for line in lines)
     assert "note           a note" in lines
+
+
+def test_a_column_that_says_nothing_is_left_out() -> None:
+    records = tuple(replace(record, delegated=None) for record in (FLOAT, INT8))
+    found = Inspection("onnx", 1, label(reading(*records), "onnx"), CONTRACT, records, None, (), 21)
+    shown = render.text(found)
+    assert "delegated" not in shown.split("\n\n")[-1] and "op set         21" in shown.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (replace(SOFTMAX, compute="int8"), "it is int8, and XNNPACK runs it in float only"),
+        (replace(INT8, op="BATCH_MATMUL", weight_dtype=None), "it is int8, and XNNPACK runs it in float only"),
+        (replace(INT8, op="FULLY_CONNECTED"), "XNNPACK did not take it with these types and settings"),
+        (SOFTMAX, "XNNPACK did not take it with these types and settings"),
+    ],
+)
+def test_why_the_delegate_left_an_op_out(record: OpRecord, why: str) -> None:
+    assert left_out(record) == why
 
 
 def test_text_of_a_file_cannot_steer_the_terminal() -> None:

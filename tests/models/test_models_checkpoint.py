@@ -227,3 +227,16 @@ def test_the_counter_of_batches_may_be_absent() -> None:
     state = network().state_dict()
     del state["1.num_batches_tracked"]
     apply(network(), state)
+
+
+def test_an_archive_that_would_grow_is_refused(tmp_path: Path) -> None:
+    """torch itself inflates it: a few kilobytes could fill the memory."""
+    whole = saved(tmp_path / "whole.pt", {"a": torch.zeros(300_000)})
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in source.infolist():
+            bomb.writestr(member.filename, source.read(member))
+    assert torch.load(tmp_path / "bomb.pt", weights_only=True)["a"].shape == (300_000,)
+    with pytest.raises(
+        CheckpointError, match=r"compressed archive\n  why: read out its \d{4} bytes would become 12\d{5};"
+    ):
+        read_state_dict(tmp_path / "bomb.pt")
