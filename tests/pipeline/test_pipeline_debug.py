@@ -34,10 +34,7 @@ def test_a_bundle_is_taken_apart_step_by_step_and_layer_by_layer(exported: Expor
     assert errors["the bundle's file against the file made again"] < 0.05
     layers = found["layers"]
     assert layers and layers == sorted(layers, key=lambda one: -one["scores"])
-    assert {one["layer"] for one in layers} == {
-        "measure",
-        "name",
-    }  # the image itself is exact: its codes are grey levels
+    assert {one["layer"] for one in layers} == {"image", "measure", "name"}
     assert all(one["file_db"] is None or one["file_db"] > 25 for one in layers)
     assert any(one["file_db"] for one in layers)  # some value was found in the file
     assert found["culprit"][0] == "no step loses more than is normal for it"
