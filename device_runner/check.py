@@ -73,10 +73,11 @@ def explain_rule(rule: Rule, manifest: Manifest) -> str:
     shown = f"{rule.min_confidence:g}" + (f" (in the model's steps: {limit:.5f})" if limit is not None else "")
     margin = f", {rule.min_margin:g} above every other label" if rule.min_margin else ""
     release = rule.min_confidence if rule.release_below is None else rule.release_below
+    cooldown = f" and {rule.cooldown_s:g} s" if rule.cooldown_s else ""
     return (
         f"rule {rule.name}: {printable(rule.label)} at {shown} or above{margin}, in {rule.k} of {rule.n} frames within "
-        f"{rule.within_s:g} s, none older than {rule.max_age_ms:g} ms; again only after a frame below {release:g} "
-        f"and {rule.cooldown_s:g} s; action: {rule.action or 'none'}"
+        f"{rule.within_s:g} s, none older than {rule.max_age_ms:g} ms; again only after a frame below {release:g}"
+        f"{cooldown}; action: {rule.action or 'none'}"
     )
 
 

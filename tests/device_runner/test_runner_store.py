@@ -137,6 +137,7 @@ def killer(at: int) -> Callable[[str], None]:
     return before
 
 
+@pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")  # it forks on purpose
 def test_a_kill_at_every_file_operation_leaves_a_whole_model(store: Store, bundles: list[Path], tmp_path: Path):
     """Each in a process that is killed with SIGKILL right before the operation."""
     steps = steps_of(store, bundles[3], tmp_path / "dry")
