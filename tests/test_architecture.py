@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
     ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets"),
-    ("quantize", "export", "verify", "bench", "inspect", "report"),  # the stages
+    ("prune", "quantize", "export", "verify", "bench", "inspect", "report"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),
     ("cli",),
