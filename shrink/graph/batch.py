@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,40 +17,45 @@ def batched(graph_module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     return lambda images: each(images.unsqueeze(1)).squeeze(1)
 
 
-def walk(graph_module: fx.GraphModule, images: Tensor) -> Iterator[tuple[fx.Node, tuple[Any, ...], Any]]:
-    """Every call of the graph in order, with its arguments and value; each is dropped after its last use.
+class Walk:
+    """The calls of a graph, one after the other, on many images at once.
 
-    A constant is read when it is used, so that it may be changed between two steps.
-
-    Args:
-        images: (N, C, H, W). Values that depend on them have N as an additional first dimension.
+    Attributes:
+        values: node -> its value, from when it is computed until its last reader is. What depends on the images
+            has N as an additional first dimension.
     """
-    values: dict[fx.Node, Any] = {}
-    done: set[fx.Node] = set()
-    for node in graph_module.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = images.unsqueeze(1)
-        elif node.op == "call_function":
-            with torch.no_grad():
-                args, value = _call(graph_module, node, values)
-            values[node] = value
-            yield node, args, value
-            done.add(node)
-            for source in node.all_input_nodes:
-                if done.issuperset(source.users):
-                    values.pop(source, None)
 
+    def __init__(self, graph_module: fx.GraphModule, images: Tensor) -> None:
+        self.graph_module = graph_module
+        self.values: dict[fx.Node, Any] = {}
+        self._done: set[fx.Node] = set()
+        for node in graph_module.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = images.unsqueeze(1)
 
-def _call(graph_module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[tuple[Any, ...], Any]:
-    sources = list(dict.fromkeys(node.all_input_nodes))
+    def calls(self) -> list[fx.Node]:
+        """All calls in order, each to be given to `step`."""
+        return [node for node in self.graph_module.graph.nodes if node.op == "call_function"]
 
-    def single(*given: Any) -> Any:
-        at = dict(zip(sources, given, strict=True))
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), at.__getitem__)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+    def read(self, node: Any) -> Any:
+        """The value of a node; a constant as it is now."""
+        return constant(self.graph_module, node) if is_constant(node) else self.values[node]
 
-    given = [constant(graph_module, source) if is_constant(source) else values[source] for source in sources]
-    moving = tuple(None if is_constant(source) else 0 for source in sources)
-    value = torch.vmap(single, in_dims=moving)(*given) if 0 in moving else single(*given)
-    at = dict(zip(sources, given, strict=True))
-    return fx.node.map_arg(node.args, at.__getitem__), value  # type: ignore[return-value]
+    def step(self, node: fx.Node) -> Any:
+        """Compute one call; what nobody reads any more is dropped."""
+        sources = list(dict.fromkeys(node.all_input_nodes))
+        given = [self.read(source) for source in sources]
+
+        def single(*values: Any) -> Any:
+            at = dict(zip(sources, values, strict=True))
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), at.__getitem__)
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+        moving = tuple(None if is_constant(source) else 0 for source in sources)
+        with torch.no_grad():
+            value = self.values[node] = torch.vmap(single, in_dims=moving)(*given)
+        self._done.add(node)
+        for source in sources:
+            if self._done.issuperset(source.users):
+                self.values.pop(source, None)
+        return value

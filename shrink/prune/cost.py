@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ def _attention(node: fx.Node) -> list[list[Dim]]:
     return [[*places, tokens, inner], [*places, tokens, (node, len(places))]]  # type: ignore[list-item]
 
 
-FACTORS = {
+FACTORS: dict[object, Callable[[fx.Node], list[list[Dim]]]] = {
     aten.conv2d.default: _weighted,
     aten.linear.default: _weighted,
     aten.matmul.default: _matmul,

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import fx
 
 from shrink.graph.edit import constant, is_constant
-from shrink.prune.rules import RULES, Dims, Family, Trace, unknown
+from shrink.prune.rules import RULES
+from shrink.prune.trace import Dims, Family, Trace, unknown
 from shrink.prune.units import STAYS, Labels
 
 aten = torch.ops.aten
@@ -67,7 +68,9 @@ def find_groups(graph_module: fx.GraphModule, *, keep: Collection[str] = ()) -> 
         keep: layers whose channels stay, by the path of the module; those below it, too.
     """
     numbers: dict[frozenset[tuple[str, int, int]], int] = {}  # a unit by what it takes from constants
-    families, groups, frozen = [], [], ()
+    families: list[Mapping[Place, NDArray[np.int64]]] = []
+    groups: list[Group] = []
+    frozen: tuple[tuple[str, str], ...] = ()
     for family in FAMILIES:
         trace = run_rules(graph_module, family, keep=keep)
         places = {place: trace.units.alive(labels) for place, labels in _places(trace)}

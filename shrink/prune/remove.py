@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from shrink.graph.convolution import convolution
 from shrink.graph.edit import constant
 from shrink.graph.shapes import annotate_shapes, input_shape
 from shrink.prune.groups import Coupling
-from shrink.prune.rules import argument, pads_of, shape_of, slice_of, split_of
+from shrink.prune.rules_shape import pads_of, slice_of, split_of
+from shrink.prune.trace import argument, shape_of
 
 aten = torch.ops.aten
 
@@ -76,6 +78,13 @@ def masked(graph_module: fx.GraphModule, coupling: Coupling, dead: NDArray[np.bo
     return full
 
 
+def get(graph_module: fx.GraphModule, target: str) -> Tensor:
+    """A constant by its name."""
+    owner, _, leaf = target.rpartition(".")
+    value: Tensor = getattr(graph_module.get_submodule(owner), leaf).detach()
+    return value
+
+
 def put(graph_module: fx.GraphModule, target: str, value: Tensor) -> None:
     """Set a constant, with whatever shape."""
     owner, _, leaf = target.rpartition(".")
@@ -109,7 +118,8 @@ def _shape(sizes: Sizes, old: fx.Node, new: fx.Node) -> None:
 
 
 def _unflatten(sizes: Sizes, old: fx.Node, new: fx.Node) -> None:
-    axis, count = int(old.args[1]) % len(shape_of(old.args[0])), len(old.args[2])  # type: ignore[call-overload, arg-type]
+    given: Any = old.args[1:]
+    axis, count = given[0] % len(shape_of(old.args[0])), len(given[1])
     new.update_arg(2, sizes.shape(old)[axis : axis + count])
 
 
@@ -125,7 +135,7 @@ def _split(sizes: Sizes, old: fx.Node, new: fx.Node) -> None:
     axis, bounds = split_of(old)
     left = sizes.left(old.args[0], axis)
     if not left.all():
-        parts = [int(left[a:b].sum()) for a, b in zip(bounds, bounds[1:], strict=False)]
+        parts = [int(left[a:b].sum()) for a, b in pairwise(bounds)]
         new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], parts, axis), {}
 
 

@@ -134,7 +134,7 @@ def graph(name: str) -> fx.GraphModule:
                 buffer.normal_()
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) * parameter.shape[1:].numel() ** -0.5 + (parameter.dim() < 2))
-    return capture(module, SHAPE)
+    return capture(module.requires_grad_(False), SHAPE)
 
 
 def images(count: int = 2) -> list[Tensor]:
