@@ -115,5 +115,5 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
             return PruneResult(pruned.plan, None)
         with clock.stage("compare with the whole model") as stage:
             judged = pruning.judge(job, pruned.graph, skipped, stage)
-            pruning.save(out, job, pruned, force=force)
+            pruning.save(out, job, pruned, judged, force=force)
     return PruneResult(pruned.plan, judged)

@@ -36,6 +36,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     weights_sha256: str
     plan: dict[str, Any]  # what was pruned, for people
     changes: tuple[str, ...]
+    judged: dict[str, float]  # top-1 before and after, agreement, and on how many images
 
 
 def write(folder: Path, graph: bytes, weights: bytes, about: About) -> None:

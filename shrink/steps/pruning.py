@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def is_ours(path: Path) -> bool:
     return path.name in pruned_source.FILES
 
 
-def save(out: Path, job: Job, pruned: prune.Pruned, *, force: bool) -> None:
+def save(out: Path, job: Job, pruned: prune.Pruned, judged: Judged, *, force: bool) -> None:
     """Write the pruned model; it appears whole or not at all."""
     graph, tensors = store.dump(pruned.graph)
     about = pruned_source.About(
@@ -93,6 +93,7 @@ def save(out: Path, job: Job, pruned: prune.Pruned, *, force: bool) -> None:
         weights_sha256="",
         plan=msgspec.to_builtins(pruned.plan),
         changes=pruned.changes,
+        judged=asdict(judged),
     )
     with appears_whole(out, replace=force, is_ours=is_ours) as folder:
         pruned_source.write(folder, graph, safetensors.torch.save(tensors), about)
