@@ -35,12 +35,12 @@ Score = Literal["error", "taylor", "magnitude", "random"]
 
 BATCH_BYTES = 2**30  # of values that live at once; decides how many images are run together
 ROWS = 32768  # in one least-squares fit
-TRIAL_MACS = 1.5e12  # for measuring removals at the answers
+TRIAL_MACS = 5e11  # for measuring removals at the answers
 TRIAL_IMAGES = (16, 256)  # at least, at most
 REPAIR_IMAGES = 512
 STEPS = 200  # of imitation
 FEWEST_STEPS = 50  # below it, imitation is left out
-TRAINING_MACS = 5e12  # for imitation: some minutes on two cores
+TRAINING_MACS = 4e12  # for imitation: some minutes on two cores
 RATE = 1e-4
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
