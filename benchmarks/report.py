@@ -286,12 +286,53 @@ def _failure_item(where: str, text: str) -> str:
     return f"- **{where}**: " + " / ".join(line.strip() for line in text.splitlines())
 
 
+def pruning(rows: Sequence[Row]) -> list[str]:
+    """One line per network and factor."""
+    header = ("row", "images", "top-1 before", "after", "points lost", "agreement", "MACs left", "parameters left",
+              "seconds", "doubts")  # fmt: skip
+    lines = []
+    for row in (row for row in rows if row.failure is None):
+        judged, result = row.result["judged"], row.result
+        before, after = judged["top1_before"], judged["top1_after"]
+        lines.append([
+            f"{row.name}, {row.settings['score']}", f"{judged['images']:,.0f}", percent(before, 2), percent(after, 2),
+            number(100 * (before - after)), percent(judged["agreement"], 2),
+            percent(result["macs_after"] / result["macs_before"]),
+            percent(result["parameters_after"] / result["parameters_before"]),
+            f"{result['wall_seconds']:.0f}", _doubts(row),
+        ])  # fmt: skip
+    return table(header, lines) + _failures(rows)
+
+
+def pruning_zoo(rows: Sequence[Row]) -> list[str]:
+    """One line per architecture."""
+    header = ("architecture", "MACs left", "groups", "layers that stay", "error", "change of the scores", "tflite",
+              "capture, s", "prune, s", "doubts")  # fmt: skip
+    good = [row for row in rows if row.failure is None]
+    lines = [[
+        row.name, percent(row.result["macs_after"] / row.result["macs_before"]), str(row.result["groups"]),
+        str(row.result["frozen"]), tiny(row.result["error"]), tiny(row.result["change"]),
+        tiny(row.result.get("tflite_error")), f"{row.result['seconds']['capture']:.1f}",
+        f"{row.result['seconds']['prune']:.1f}", _doubts(row),
+    ] for row in good]  # fmt: skip
+    seconds = sorted(sum(row.result["seconds"].values()) for row in good) or [0.0]
+    middle, slowest = seconds[len(seconds) // 2], seconds[-1]
+    intro = (
+        f"{len(good)} of {len(rows)} architectures can be pruned by 30 % of their multiply-accumulates and then answer "
+        "as the whole network does with the same channels set to zero (*error*, relative); "
+        f"capture and pruning take {middle:.1f} s (median), {slowest:.1f} s at most."
+    )
+    return [intro, "", *table(header, lines), *_failures(rows)]
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "demo": ("Demo models, Fashion-MNIST", exports),
     "accuracy": ("Trained models", exports),
     "export_cost": ("Cost of the commands", cost),
     "device_runner": ("The runner in the field", runner),
     "zoo": ("Zoo, random weights, one thread", zoo),
+    "pruning": ("Pruned networks, fitted without labels", pruning),
+    "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),
     "coverage": ("Coverage, random weights, no timing", coverage),
 }
 

@@ -9,7 +9,7 @@ from shrink.models import Model
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
 from shrink.steps.calibrating import calibrate
-from shrink.steps.capturing import capture_all
+from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact, write
@@ -45,6 +45,6 @@ def make(model: Model, target: Target, calibration: Images) -> Artifact:
         split=Split(calibration, calibration, ()),
         notes=(),
     )
-    graphs = capture_all(job)
+    graphs = lower_all(job, capture_model(job))
     with Quiet().stage("make") as stage:
         return write(job, graphs, calibrate(job, graphs, SkipLog(), stage), stage)[target.name]

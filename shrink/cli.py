@@ -18,6 +18,29 @@ targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported t
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.", rich_markup_mode=None)
 
 EXIT_VERDICT = 3
+MODEL_HELP = (
+    "torchvision:NAME, timm:NAME, FILE.py:factory, package.module:factory or pruned:DIR; arguments as ?key=value."
+)
+Prune = Annotated[
+    str | None,
+    typer.Option("--prune", metavar="FACTOR", help="Remove channels until the model has 2x fewer MACs, or 1.5x."),
+]
+PruneParams = Annotated[
+    str | None, typer.Option("--prune-params", metavar="SHARE", help="Or until so many parameters are gone, as 50%.")
+]
+PruneScore = Annotated[
+    str | None,
+    typer.Option(
+        "--prune-score",
+        metavar="NAME",
+        help="What decides which channels go: error, taylor, magnitude or random. [default: error]",
+        show_default=False,
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="LAYER", help="A layer that keeps all its channels; may be given more than once."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -50,7 +73,7 @@ def export(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="torchvision:NAME, timm:NAME, FILE.py:factory or package.module:factory; arguments as ?key=value.",
+            help=MODEL_HELP,
             show_default=False,
         ),
     ] = None,
@@ -96,6 +119,10 @@ def export(
         float | None,
         typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
     ] = None,
+    prune: Prune = None,
+    prune_params: PruneParams = None,
+    prune_score: PruneScore = None,
+    keep: Keep = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that says all of the above but --out; flags win.")
     ] = None,
@@ -132,6 +159,10 @@ def export(
         "calibrate": calibrate,
         "quantize": quantize,
         "max_drop": max_drop,
+        "prune": prune,
+        "prune_params": prune_params,
+        "prune_score": prune_score,
+        "keep": keep or None,
     }
     asked = recipes.combine(recipe, flags)
     with chatter_aside() as stream:
@@ -148,6 +179,71 @@ def export(
     terminal.show(report, results_console(), out, python=_python())
     if report.verdict != "pass":
         raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command(short_help="Make a smaller model, to be exported.")
+def prune(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="Labelled images as for `shrink export`.")] = None,
+    prune: Prune = None,
+    prune_params: PruneParams = None,
+    prune_score: PruneScore = None,
+    keep: Keep = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory to make.")] = Path("pruned"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; change and write nothing.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Trained weights.")] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COUNT|DATA",
+            help="How many images to fit with, up to 1024, or a folder or CSV of them; their labels are not used. "
+            "[default: 256]",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file as for `shrink export`.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out if it is a pruned model.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Remove the channels of MODEL that matter least, fit what is left without labels, and write the smaller model.
+
+    \b
+    Examples:
+      shrink prune 'timm:resnet18?pretrained=true' --data photos/ --prune 1.5x --dry-run
+      shrink prune models.py:make --checkpoint weights.pt --data photos/ --prune 2x --calibrate 1024 --out small
+      shrink export pruned:small --data photos/
+    """
+    import msgspec
+
+    from shrink import recipe as recipes
+    from shrink.progress import progress_on
+    from shrink.quiet import chatter_aside
+
+    flags = {
+        "model": model,
+        "data": data,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "calibrate": calibrate,
+        "prune": prune,
+        "prune_params": prune_params,
+        "prune_score": prune_score,
+        "keep": keep or None,
+    }
+    asked = recipes.combine(recipe, flags)
+    with chatter_aside() as stream:
+        from shrink import pipeline
+        from shrink.steps import pruning
+
+        stages = pipeline.PRUNE_STAGES - dry_run
+        found = pipeline.prune(asked, out, dry_run=dry_run, force=force, progress=progress_on(stream, stages=stages))
+    if json:
+        say(msgspec.json.format(msgspec.json.encode(found.plan)).decode())
+        return
+    for line in pruning.table(found.plan):
+        say(line)
+    if found.judged is not None:
+        say(pruning.verdict(found.judged))
+        say(f"\nnext: shrink export pruned:{out} --data {asked.data}")
 
 
 @app.command(short_help="Say what a model file really is.")

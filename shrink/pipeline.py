@@ -1,19 +1,23 @@
-"""One export, top to bottom: load, capture, calibrate, write, verify, time, report."""
+"""One export, top to bottom: load, capture, prune, calibrate, write, verify, time, report; and one pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from shrink import targets
 from shrink.data.stream import SkipLog
+from shrink.errors import RecipeError
 from shrink.files import check_free
 from shrink.progress import Progress
+from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.report.schema import Report
+from shrink.steps import pruning
 from shrink.steps.bundling import bundles, is_ours, save
 from shrink.steps.calibrating import calibrate
-from shrink.steps.capturing import capture_all
+from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import load
 from shrink.steps.reporting import Outcome, build_report
@@ -53,18 +57,63 @@ def export(
     with one_thread_per_op():
         with clock.stage("load model and data"):
             job = load(recipe, wanted)
-        with clock.stage("capture graph"):
-            graphs = capture_all(job)
+        with clock.stage("capture graph" if recipe.pruning is None else "capture and prune graph") as stage:
+            captured = capture_model(job)
+            pruned = pruning.prune_graph(job, captured, skipped, stage)
+            graphs = lower_all(job, captured if pruned is None else pruned.graph)
         with clock.stage("calibrate and quantize") as stage:
             calibrated = calibrate(job, graphs, skipped, stage)
         with clock.stage("write files") as stage:
             artifacts = write(job, graphs, calibrated, stage)
         with clock.stage("verify on the real runtimes") as stage:
-            verified = verify(job, artifacts, skipped, stage)
+            verified = verify(job, artifacts, skipped, stage, pruned=pruned)
         with clock.stage("time against float") as stage:
             timed = measure(job, artifacts, stage)
-        outcome = Outcome(job, artifacts, verified, timed, calibrated.images, skipped, keep_failed)
+        outcome = Outcome(job, artifacts, verified, timed, calibrated.images, skipped, keep_failed, pruned)
         report = build_report(outcome, command=command, seconds=clock.seconds)
         with clock.stage("save"):
             save(out, list(bundles(outcome)), report, force=force)
     return report
+
+
+PRUNE_STAGES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What `shrink prune` found out."""
+
+    plan: Plan
+    judged: pruning.Judged | None  # None: only the plan was asked for
+
+
+def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False, progress: Progress) -> PruneResult:
+    """Make a smaller model and write it to `out`, to be exported or pruned again as `pruned:OUT`.
+
+    Args:
+        recipe: with `prune` or `prune_params`; its targets are not looked at.
+        out: directory to make; it appears whole or not at all.
+        dry_run: only plan; nothing is fitted and nothing written.
+        force: replace `out`, if it is an earlier pruned model.
+
+    Raises:
+        Problem: one of the classes in `shrink.errors`; nothing was written.
+    """
+    if recipe.pruning is None:
+        raise RecipeError("nothing is to be pruned", "neither --prune nor --prune-params is given", "add --prune 1.5x")
+    if not dry_run:
+        check_free(out, replace=force, is_ours=pruning.is_ours)
+    clock, skipped = Clock(progress), SkipLog()
+    with one_thread_per_op():
+        with clock.stage("load model and data"):
+            job = load(recipe, ())
+        with clock.stage("capture and prune graph") as stage:
+            captured = capture_model(job)
+            pruned = pruning.prune_graph(job, captured, skipped, stage, plan_only=dry_run)
+        assert pruned is not None
+        if dry_run:
+            return PruneResult(pruned.plan, None)
+        with clock.stage("compare with the whole model") as stage:
+            judged = pruning.judge(job, pruned.graph, skipped, stage)
+            pruning.save(out, job, pruned, judged, force=force)
+    return PruneResult(pruned.plan, judged)

@@ -15,6 +15,9 @@ from device_runner.manifest import Preprocess
 from shrink.data.sources import BUILTIN
 from shrink.errors import RecipeError, nearest
 
+Measure = Literal["macs", "parameters"]
+Score = Literal["error", "taylor", "magnitude", "random"]
+
 EXAMPLES: Mapping[str, tuple[str, str]] = {
     "model": ("text that names one", 'model = "timm:resnet18"'),
     "data": ("text that names it", 'data = "photos/"'),
@@ -24,6 +27,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "quantize": ("fast, balanced or thorough", 'quantize = "balanced"'),
     "max_drop": ("a number of points of top-1", "max_drop = 1.0"),
     "seed": ("a whole number of at least 0", "seed = 0"),
+    "prune": ("how many times fewer multiply-accumulates are wanted", 'prune = "1.5x"'),
+    "prune_params": ("the share of parameters to remove", 'prune_params = "50%"'),
+    "prune_score": ("error, taylor, magnitude or random", 'prune_score = "error"'),
+    "keep": ("a list of layers, whose channels all stay", 'keep = ["layer1", "head"]'),
     "preprocess": ("a table", "[preprocess]"),
     "preprocess.color": ("RGB, BGR or L", 'color = "RGB"'),
     "preprocess.exif": ("true or false", "exif = true"),
@@ -56,6 +63,17 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     max_drop: float = 1.0  # points of top-1 that may be lost, 0..100
     preprocess: Preprocess | None = None  # None: the model's own
     seed: int = 0  # >= 0
+    prune: str | None = None  # "2x": half of the multiply-accumulates
+    prune_params: str | None = None  # "50%" of the parameters go
+    prune_score: Score = "error"  # what decides which channels go
+    keep: tuple[str, ...] = ()  # layers that keep all channels
+
+    @property
+    def pruning(self) -> tuple[str, Measure, float] | None:
+        """What is asked for in the user's words, what is to shrink, and the share of it that is left."""
+        if self.prune is not None:
+            return self.prune, "macs", _share_left(self.prune)
+        return None if self.prune_params is None else (self.prune_params, "parameters", _share_left(self.prune_params))
 
     def __post_init__(self) -> None:
         for key in ("model", "data", "checkpoint", "calibrate"):
@@ -69,10 +87,39 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.seed < 0:
             raise _wrong("seed", self.seed, "")
+        self._check_pruning()
         if not self.targets:
             raise RecipeError("targets is empty", "there is nothing to export", 'give one, such as "tflite-int8"')
         if twice := [name for name in self.targets if self.targets.count(name) > 1]:
             raise RecipeError(f"the target {twice[0]} is named twice", "it gives one bundle", "name each target once")
+
+    def _check_pruning(self) -> None:
+        if self.prune is not None and self.prune_params is not None:
+            why = "each asks for another size, and one of them decides"
+            raise RecipeError("prune and prune_params are both given", why, "give one of the two")
+        for key in ("prune", "prune_params"):
+            asked = getattr(self, key)
+            if asked is not None and not 0 < _share_left(asked) < 1:
+                what, example = EXAMPLES[key]
+                why = "nothing would be removed" if _share_left(asked) == 1 else f"it is {what}"
+                raise RecipeError(f"{key} is {asked!r}", why, f"write {example}")
+        if self.pruning is None and self.keep:
+            why = "it names layers that are not to be pruned"
+            raise RecipeError(
+                "keep is given, and nothing is to be pruned", why, 'add prune = "1.5x", or leave keep out'
+            )
+
+
+def _share_left(asked: str) -> float:
+    """What is left after "2x" or "50%"; -1 for anything else.
+
+    >>> _share_left("2x"), _share_left("30%"), _share_left("half")
+    (0.5, 0.7, -1.0)
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(x|%)", asked.strip())
+    if found is None or ((number := float(found[1])) == 0 and found[2] == "x"):
+        return -1.0
+    return 1 / number if found[2] == "x" else 1 - number / 100
 
 
 def combine(file: Path | None, flags: Mapping[str, Any]) -> ExportRecipe:

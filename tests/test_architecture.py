@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
     ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets"),
-    ("quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
+    ("prune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),
     ("cli",),
@@ -518,7 +518,9 @@ PUBLIC: Mapping[str, str] = {
     "shrink.inspect.guard": "check inspect_untrusted",
     "shrink.inspect.truth": "Inspection inspect_bytes inspect_file",
     "shrink.models": "Model load",
-    "shrink.pipeline": "STAGES export",
+    "shrink.pipeline": "STAGES export prune",
+    "shrink.prune": "Pruned Settings run",
+    "shrink.graph.store": "dump load",
     "shrink.progress": "Bars Lines Progress Quiet Stage progress_on",
     "shrink.quantize": "Chosen Cost Observed Plan Range Rung Scheme apply choose observe schemes simulation",
     "shrink.recipe": "ExportRecipe combine parse",

@@ -114,6 +114,8 @@ def test_every_example_is_valid(tmp_path: Path, key: str) -> None:
         text += "\n[preprocess]\n" + "\n".join(e for k, (_, e) in EXAMPLES.items() if k.startswith("preprocess."))
     elif name not in ("model", "data"):
         text += "\n" + lines[key]
+    if name == "keep":  # of what is pruned
+        text += "\n" + lines["prune"]
     combine(write(tmp_path, text), {})
 
 
@@ -210,3 +212,33 @@ def test_whatever_is_written_it_is_a_recipe_or_a_recipe_error(asked: dict[str, A
         assert re.fullmatch(r".+\n  why: .+\n  fix: .+", str(error), re.DOTALL)
     else:
         assert parse(msgspec.to_builtins(recipe), "again") == recipe
+
+
+# --- pruning
+
+
+def test_a_wish_is_a_share_that_is_left() -> None:
+    assert parse(ASKED | {"prune": "2x"}, "r.toml").pruning == ("2x", "macs", 0.5)
+    assert parse(ASKED | {"prune_params": "30%"}, "r.toml").pruning == ("30%", "parameters", 0.7)
+    assert parse(ASKED, "r.toml").pruning is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "what", "why"),
+    [
+        ({"prune": "1x"}, "prune is '1x'", "nothing would be removed"),
+        ({"prune_params": "0%"}, "prune_params is '0%'", "nothing would be removed"),
+        ({"prune": "0.5x"}, "prune is '0.5x'", "it is how many times fewer multiply-accumulates are wanted"),
+        ({"prune": "0x"}, "prune is '0x'", "it is how many times fewer multiply-accumulates are wanted"),
+        ({"prune": "half"}, "prune is 'half'", "it is how many times fewer multiply-accumulates are wanted"),
+        ({"prune": "-2x"}, "prune is '-2x'", "it is how many times fewer multiply-accumulates are wanted"),
+        ({"prune_params": "100%"}, "prune_params is '100%'", "it is the share of parameters to remove"),
+        ({"prune": "2x", "prune_params": "5%"}, "prune and prune_params are both given", "each asks for another size"),
+        ({"keep": ["head"]}, "keep is given, and nothing is to be pruned", "it names layers that are not to be"),
+        ({"prune": "2x", "prune_score": "best"}, "prune_score is 'best' in r.toml", "it is error, taylor, magnitude"),
+    ],
+)
+def test_a_wish_that_is_none_is_refused(asked: dict[str, Any], what: str, why: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(ASKED | asked, "r.toml")
+    assert caught.value.what == what and caught.value.why.startswith(why)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from device_runner.manifest import Preprocess
 from shrink.errors import ModelError
 from shrink.models import checkpoint as checkpoints
-from shrink.models import python_source, zoo
+from shrink.models import pruned_source, python_source, zoo
 from shrink.models.spec import Spec, parse
 from shrink.models.transforms import check, input_shape
 
 SOURCES: dict[str, Callable[[Spec], zoo.Built]] = {
     "torchvision": zoo.torchvision,
     "timm": zoo.timm,
+    "pruned": pruned_source.pruned,
 }  # any other source is the user's own Python code
 
 
@@ -41,7 +42,7 @@ def load(spec: str, *, checkpoint: Path | None = None, preprocess: Preprocess | 
 
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, `FILE.py:factory` or `package.module:factory`, each with
-            arguments for the factory if wanted: `timm:resnet18?num_classes=5`.
+            arguments for the factory if wanted: `timm:resnet18?num_classes=5`; or `pruned:DIR`.
         checkpoint: a state dict of this model, safetensors or torch.save.
         preprocess: how images were prepared in training; None: as the library says.
 

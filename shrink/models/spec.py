@@ -14,7 +14,7 @@ Argument = int | float | bool | str
 INTEGER = re.compile(r"[-+]?[0-9]+")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 BOOLEANS = {"true": True, "false": False}
-FORMS = "torchvision:NAME, timm:NAME, FILE.py:factory or package.module:factory"
+FORMS = "torchvision:NAME, timm:NAME, FILE.py:factory, package.module:factory or pruned:DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Spec:
     """A model as asked for, such as `timm:vit_tiny_patch16_224?img_size=192`."""
 
     text: str
-    source: str  # "torchvision", "timm", a path that ends in .py, or a dotted module name
-    name: str  # a model of the library, or a factory function
+    source: str  # "torchvision", "timm", "pruned", a path that ends in .py, or a dotted module name
+    name: str  # a model of the library, a factory function, or a directory
     arguments: dict[str, Argument]  # handed to the factory by name
 
     @property

@@ -87,6 +87,7 @@ def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
             "checkpoint_sha256": job.model.checkpoint_sha256,
             "engine": f"{engine.name} {engine.version}",
             "versions": versions(),
+            **({} if outcome.pruned is None else {"pruning": msgspec.to_builtins(outcome.pruned.plan)}),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Second step: one graph of the model, rewritten for every set of rules that the files ask for."""
+"""Second step: one graph of the model, pruned if asked, rewritten for every set of rules that the files ask for."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ class Lowered:
     rewrites: tuple[str, ...]  # what was rewritten, in words
 
 
-def capture_all(job: Job) -> dict[Rules, Lowered]:
-    """Capture the model once, which takes seconds, and rewrite a copy for every set of rules.
+def capture_model(job: Job) -> fx.GraphModule:
+    """The one graph of the model."""
+    return capture(job.model.module, job.model.input_shape)
+
+
+def lower_all(job: Job, captured: fx.GraphModule) -> dict[Rules, Lowered]:
+    """Rewrite a copy of the graph for every set of rules.
 
     Sets that did the same share their graph, so that it is calibrated once: a rule that finds nothing to
     rewrite makes no difference.
     """
-    captured = capture(job.model.module, job.model.input_shape)
     found: dict[Rules, Lowered] = {}
     for rules in dict.fromkeys(target.rewrites for target in job.files):
         lowered = _lowered(job, captured, rules)

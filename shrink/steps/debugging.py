@@ -27,8 +27,9 @@ from shrink.models.loading import SOURCES
 from shrink.models.spec import parse
 from shrink.progress import Progress, Stage
 from shrink.recipe import ExportRecipe
+from shrink.steps import pruning
 from shrink.steps.calibrating import Calibrated, calibrate
-from shrink.steps.capturing import Lowered, Rules, capture_all
+from shrink.steps.capturing import Lowered, Rules, capture_model, lower_all
 from shrink.steps.loading import Job, load
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.verifying import LARGEST_PARITY
@@ -77,15 +78,18 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
         with progress.stage("load model and data"):
             job = load(recipe, tuple(map(targets.load, recipe.targets)))
             _check_weights(job, bundle)
-        with progress.stage("capture graph"):
-            graphs = capture_all(job)
+        with progress.stage("capture graph") as stage:
+            captured = capture_model(job)
+            pruned = pruning.prune_graph(job, captured, SkipLog(), stage)
+            graphs = lower_all(job, captured if pruned is None else pruned.graph)
         with progress.stage("calibrate and quantize") as stage:
             calibrated = calibrate(job, graphs, SkipLog(), stage)
         with progress.stage("write files") as stage:
             artifacts = write(job, graphs, calibrated, stage)
         with progress.stage("compare the steps"):
             x = _images(job)
-            steps = tuple(_steps(job, graphs, calibrated, artifacts, bundle, x))
+            model = job.reference(x) if pruned is None else _run(pruned.graph, x)  # what pruning cost is not looked for
+            steps = tuple(_steps(job, model, graphs, calibrated, artifacts, bundle, x))
         with progress.stage("look at every layer") as stage:
             layers = _layers(artifacts[target], x[:LAYER_IMAGES], stage)
     rebuilt = hashlib.sha256(artifacts[target].model).digest() == hashlib.sha256(bundle.model).digest()
@@ -126,6 +130,7 @@ def _images(job: Job) -> NDArray[np.float32]:
 
 def _steps(
     job: Job,
+    model: NDArray[np.float32],
     graphs: Mapping[Rules, Lowered],
     calibrated: Calibrated,
     artifacts: Mapping[str, Artifact],
@@ -133,7 +138,6 @@ def _steps(
     x: NDArray[np.float32],
 ) -> Iterator[Step]:
     """From the model in PyTorch to the file of the bundle; the targets of the other format as well."""
-    model = job.reference(x)
     written = {name: item.candidate.run(x) for name, item in artifacts.items()}
     noise: dict[str, float] = {}
     for target in job.files:

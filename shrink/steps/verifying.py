@@ -13,7 +13,9 @@ from device_runner.manifest import Accuracy
 from shrink.data.stream import SkipLog, stream
 from shrink.errors import ArtifactError
 from shrink.progress import Stage
+from shrink.prune import Pruned
 from shrink.steps.loading import Job
+from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact
 from shrink.verify.answers import Answers, collect, relative_error
 from shrink.verify.judge import check_answers, judge
@@ -35,7 +37,9 @@ class Verified:
     notes: tuple[str, ...]
 
 
-def verify(job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage: Stage) -> Verified:
+def verify(
+    job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage: Stage, *, pruned: Pruned | None = None
+) -> Verified:
     """Judge every target by its answers to the evaluation images, and every float file by its scores.
 
     Raises:
@@ -58,7 +62,7 @@ def verify(job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage:
         *(note for name in wanted for note in _check(job, name, answers)),
         *(_blame(item) for item in failed if item.chosen),
     )
-    return Verified(answers, accuracy, _parities(job, artifacts, answers), notes)
+    return Verified(answers, accuracy, _parities(job, artifacts, answers, pruned), notes)
 
 
 def _blame(item: Artifact) -> str:
@@ -92,14 +96,18 @@ def _labels(job: Job, answers: Answers) -> tuple[str, ...]:
     )
 
 
-def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers) -> dict[str, float]:
-    """The float files must answer what the float model answers, on a few images that could be read."""
+def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers, pruned: Pruned | None) -> dict[str, float]:
+    """The float files must answer what the float model answers, on a few images that could be read.
+
+    Of a pruned model they must answer what its graph does.
+    """
     chosen = np.random.default_rng(job.recipe.seed).permutation(len(answers.indices))[:PARITY_IMAGES]
     rows = np.sort(chosen)
     few = job.split.evaluation.subset(answers.indices[rows])
     x = np.concatenate([batch.x for batch in stream(few, job.model.preprocess, batch=BATCH)])
     floats = {name: item for name, item in artifacts.items() if item.target.precision == "fp32"}
-    return {name: _parity(name, item.candidate.run(x), answers.reference[rows]) for name, item in floats.items()}
+    wanted = answers.reference[rows] if pruned is None else FloatModel(pruned.graph, takes_batches=False)(x)
+    return {name: _parity(name, item.candidate.run(x), wanted) for name, item in floats.items()}
 
 
 def _parity(name: str, given: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:

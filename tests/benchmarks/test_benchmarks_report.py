@@ -94,3 +94,24 @@ def test_a_disturbed_round_does_not_move_a_ratio() -> None:
 def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one() -> None:
     assert geometric_mean([0.25, 4.0]) == pytest.approx(1.0)
     assert geometric_mean([]) is None
+
+
+def test_the_tables_of_pruning_say_what_was_lost_and_what_failed(tmp_path: Path) -> None:
+    judged = {"images": 1000, "top1_before": 0.9, "top1_after": 0.885, "agreement": 0.95}
+    sizes = {"macs_before": 200, "macs_after": 100, "parameters_before": 80, "parameters_after": 60}
+    pruned = row("pruning", "resnet56_2x", {"judged": judged, "wall_seconds": 90.0, **sizes}, busy=1.0)
+    pruned.settings["score"] = "error"
+    whole = {"seconds": {"capture": 2.0, "prune": 1.0}, "groups": 7, "frozen": 1, "error": 2e-7, "change": 0.5, **sizes}
+    crashed = Failure(what="pruning is not exact", why="scores differ by 1.0e+00", fix="report it")
+    for one in (
+        pruned,
+        row("pruning_zoo", "swin_t", whole),
+        row("pruning_zoo", "vgg11", {**whole, "error": 1.0}, crashed),
+    ):
+        Store(one.benchmark, tmp_path).save(one)
+    page = report.render(tmp_path)
+    line = "| resnet56_2x, error | 1,000 | 90.00 % | 88.50 % | 1.50 | 95.00 % | 50.0 % | 75.0 % | 90 | busy |"
+    assert line in page
+    assert "1 of 2 architectures can be pruned by 30 %" in page
+    assert "| swin_t | 50.0 % | 7 | 1 | 2e-07 | 5e-01 | – | 2.0 | 1.0 |  |" in page
+    assert "**vgg11**: pruning is not exact" in page

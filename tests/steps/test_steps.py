@@ -23,7 +23,7 @@ from shrink.report.schema import Timing
 from shrink.steps import threads
 from shrink.steps.bundling import is_ours, labels
 from shrink.steps.calibrating import HELD_OUT_EVERY, _Images
-from shrink.steps.capturing import capture_all
+from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import Job
 from shrink.steps.reporting import _slower
@@ -89,7 +89,7 @@ def test_the_graphs_are_the_model_and_share_its_weights() -> None:
     torch.manual_seed(0)
     asked = job(Net())
     before = {name: tensor.clone() for name, tensor in asked.model.module.state_dict().items()}
-    graphs = capture_all(asked)
+    graphs = lower_all(asked, capture_model(asked))
     assert set(graphs) == {target.rewrites for target in asked.files}
     x = torch.rand(1, 1, 8, 8)
     for lowered in graphs.values():
@@ -105,7 +105,8 @@ def test_the_graphs_are_the_model_and_share_its_weights() -> None:
 
 
 def test_rules_that_did_the_same_share_a_graph() -> None:
-    graphs = capture_all(job(Net()))
+    asked = job(Net())
+    graphs = lower_all(asked, capture_model(asked))
     by_target = {name: graphs[targets.load(name).rewrites] for name in targets.names()}
     assert by_target["tflite-int8"] is by_target["onnx-int8"]  # there are no patches here to be made linear
     assert by_target["tflite-int8"] is by_target["tflite-fp32"]

@@ -1,0 +1,71 @@
+"""The zoo with 30 % fewer multiply-accumulates: can it be pruned, is that exact, and how long does it take.
+
+Example: python -m benchmarks.pruning_zoo --only swin_t
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from benchmarks import child, report
+from benchmarks.architectures import ZOO
+from benchmarks.facts import ROOT
+from benchmarks.loop import Again, Measured, run_rows
+from benchmarks.rows import RESULTS, Failure, Setting, Store
+
+LEFT = 0.7  # of the multiply-accumulates
+LIMIT_SECONDS = 300.0
+QUICK = ("mobilenet_v2", "shufflenet_v2_x1_0", "deit_tiny_patch16_224", "swin_t")
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="Measure this one, also if it is there; repeatable.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Four architectures that are unlike each other.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Also write a float .tflite and compare.")] = False,
+    results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
+    again: Annotated[bool, typer.Option("--again", help="Measure rows that are there, too.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep rows of other states of the sources, too.")] = False,
+) -> None:
+    """Prune architectures with random weights by magnitude, one child process each."""
+    names = only or list(QUICK if quick else ZOO)
+    settings: dict[str, dict[str, Setting]] = {name: {"left": LEFT, "convert": convert} for name in names}
+    measures = {name: partial(in_child, name, convert) for name in names}
+    failed = run_rows(Store("pruning_zoo", results), measures, settings, Again(again or bool(only), keep))
+    report.write(results)
+    typer.echo(f"{len(names) - failed} of {len(names)} architectures pruned; see {results / 'README.md'}")
+
+
+def in_child(name: str, convert: bool, scratch: Path) -> Measured:
+    """Measure one architecture in a process of its own."""
+    out = scratch / "result.json"
+    command = [sys.executable, "-m", "benchmarks.pruning_zoo_row", ZOO[name].spec, str(out), str(int(convert))]
+    ended = child.run(command, cwd=ROOT, scratch=scratch, limit_seconds=LIMIT_SECONDS)
+    failure = child.failure(ended, "the measuring process")
+    result: dict[str, Any] = msgspec.json.decode(out.read_bytes()) if out.is_file() else {}
+    if failure is None and result["error"] > 1e-4:
+        failure = Failure(what="pruning is not exact", why=f"scores differ by {result['error']:.1e}", fix="report it")
+    return Measured(result, failure, ended.peak_mib)
+
+
+class Stopwatch:
+    """Seconds of each of several steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = monotonic()
+
+    def lap(self, name: str) -> None:
+        """The step that ends now."""
+        now = monotonic()
+        self.seconds[name], self._last = round(now - self._last, 2), now
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,87 @@
+"""A pruned model: a directory that `shrink prune` wrote, read again without the code of the original.
+
+Nothing in it is run but ATen ops from a list (see `shrink.graph.store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import safetensors.torch
+from safetensors import SafetensorError
+
+from device_runner.manifest import Preprocess
+from shrink.errors import ModelError
+from shrink.graph import store
+from shrink.models.spec import Spec
+from shrink.models.zoo import Built
+
+GRAPH, WEIGHTS, ABOUT = "graph.json", "weights.safetensors", "model.json"
+FILES = (GRAPH, WEIGHTS, ABOUT)
+FORMAT = 1
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a pruned model beside its graph."""
+
+    format: int = FORMAT
+    spec: str  # the model it was made of
+    weights: str  # where that model's weights came from
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+    graph_sha256: str
+    weights_sha256: str
+    plan: dict[str, Any]  # what was pruned, for people
+    changes: tuple[str, ...]
+    judged: dict[str, float]  # top-1 before and after, agreement, and on how many images
+
+
+def write(folder: Path, graph: bytes, weights: bytes, about: About) -> None:
+    """Put the three files into a directory."""
+    digests = {"graph_sha256": sha256(graph), "weights_sha256": sha256(weights)}
+    complete = msgspec.structs.replace(about, **digests)
+    (folder / GRAPH).write_bytes(graph)
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(complete)) + b"\n")
+
+
+def pruned(spec: Spec) -> Built:
+    """`pruned:DIR`."""
+    if spec.arguments:
+        raise ModelError(
+            f"{spec.text} has arguments", "a pruned model is as it was written", f"write pruned:{spec.name}"
+        )
+    data = {name: _read(Path(spec.name), name) for name in FILES}
+    try:
+        about = msgspec.json.decode(data[ABOUT], type=About)
+        tensors = safetensors.torch.load(data[WEIGHTS])
+    except (msgspec.DecodeError, SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{spec.text} is damaged", str(error), AGAIN) from error
+    if about.format != FORMAT:
+        why = f"it has format {about.format}, and this version reads {FORMAT}"
+        raise ModelError(f"{spec.text} cannot be read", why, "use the version of shrink that wrote it")
+    for name, wanted in ((GRAPH, about.graph_sha256), (WEIGHTS, about.weights_sha256)):
+        if sha256(data[name]) != wanted:
+            raise ModelError(f"{spec.text} is damaged", f"{name} is not the file that was written with it", AGAIN)
+    module = store.load(data[GRAPH], tensors)
+    return Built(module, about.weights, lambda: about.preprocess, about.labels)
+
+
+AGAIN = "copy the directory again, or prune the model anew"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        why = f"{name}: {error.strerror}"
+        raise ModelError(
+            f"{folder} is not a pruned model", why, "give the directory that `shrink prune` wrote"
+        ) from error

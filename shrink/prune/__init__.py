@@ -1,0 +1,203 @@
+"""Structured pruning: whole channels, heads and hidden units go, and the graph gets smaller and faster.
+
+`find_groups` says what can only go together, a score says what it is worth, `choose` how many of each go,
+`remove` takes them out of a copy, and `repair` and `imitate` fit what is left, all without labels.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from shrink.errors import RecipeError, nearest
+from shrink.prune import scores
+from shrink.prune.budget import Measure
+from shrink.prune.choose import choose
+from shrink.prune.cost import macs
+from shrink.prune.groups import Coupling, Group, find_groups, weighted
+from shrink.prune.imitate import BATCH, imitate
+from shrink.prune.measure import at_the_answers
+from shrink.prune.moments import moments
+from shrink.prune.plan import Plan, describe
+from shrink.prune.remove import remove
+from shrink.prune.repair import repair
+from shrink.prune.surgeon import Curve, curves
+
+Score = Literal["error", "taylor", "magnitude", "random"]
+
+BATCH_BYTES = 2**30  # of values that live at once; decides how many images are run together
+ROWS = 32768  # in one least-squares fit
+TRIAL_MACS = 5e11  # for measuring removals at the answers
+TRIAL_IMAGES = (16, 256)  # at least, at most
+REPAIR_IMAGES = 512
+STEPS = 200  # of imitation
+FEWEST_STEPS = 50  # below it, imitation is left out
+TRAINING_MACS = 4e12  # for imitation: some minutes on two cores
+RATE = 1e-4
+
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
+"""Shows the progress of a loop, which is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to prune, and how."""
+
+    wish: str  # in the user's words
+    measure: Measure
+    ratio: float  # what is left of it, 0..1
+    score: Score = "error"
+    ranking: scores.Ranking = "isomorphic"  # of the scores but "error", which is in units of the answers
+    keep: tuple[str, ...] = ()  # layers
+    multiple_of: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A smaller graph, and how it came about."""
+
+    graph: fx.GraphModule
+    plan: Plan
+    changes: tuple[str, ...]  # what was done, in words
+
+
+def run(
+    graph_module: fx.GraphModule,
+    settings: Settings,
+    images: Tensor | None,
+    *,
+    apply_only: bool = False,
+    track: Track = lambda items, _: items,
+) -> Pruned:
+    """Prune a captured graph.
+
+    Args:
+        graph_module: not changed.
+        images: (N, C, H, W) calibration images; None: nothing is fitted, and only scores that need none will do.
+        apply_only: leave the weights that stay as they are.
+
+    Raises:
+        RecipeError: a layer to keep that does not exist, or a wish that cannot be met.
+    """
+    check_layers(graph_module, settings.keep)
+    coupling = find_groups(graph_module, keep=settings.keep)
+    ranked, skipped = _ranked(graph_module, coupling, settings, images, track)
+    dead, left = choose(
+        graph_module, coupling, ranked, measure=settings.measure, ratio=settings.ratio, multiple_of=settings.multiple_of
+    )
+    if left > settings.ratio:
+        raise _out_of_reach(settings, left, coupling)
+    small = remove(graph_module, coupling, dead)
+    words = {"wish": settings.wish, "score": settings.score}
+    plan = describe(graph_module, small, coupling, dead, **words, skipped=skipped)
+    changes = [f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates"]
+    if images is not None and not apply_only:
+        changes += _fitted(graph_module, small, coupling, dead, images, settings.seed, track)
+    return Pruned(small, plan, tuple(changes))
+
+
+def check_layers(graph_module: fx.GraphModule, layers: Sequence[str]) -> None:
+    """Refuse a layer to keep that the model does not have."""
+    known = {node.meta.get("layer", "") for node in weighted(graph_module)}
+    for name in layers:
+        if not any(layer == name or layer.startswith(f"{name}.") for layer in known):
+            close = difflib.get_close_matches(name, known, n=1)
+            fix = nearest(name, close or sorted(known)[:8])
+            raise RecipeError(f"there is no layer {name!r} to keep", "no convolution or linear is named so", fix)
+
+
+def images_at_once(graph_module: fx.GraphModule) -> int:
+    """How many images can be run together in `BATCH_BYTES`, by the values that live at the same time."""
+    last = {source: node for node in graph_module.graph.nodes for source in node.all_input_nodes}
+    live = peak = 0
+    for node in graph_module.graph.nodes:
+        size = 4 * math.prod(node.meta.get("shape", (0,))) if node.op == "call_function" else 0
+        live += size
+        peak = max(peak, live)
+        for source in node.all_input_nodes:
+            if last[source] is node and source.op == "call_function":
+                live -= 4 * math.prod(source.meta.get("shape", (0,)))
+    return max(1, BATCH_BYTES // max(peak, 1))
+
+
+def _ranked(
+    graph_module: fx.GraphModule, coupling: Coupling, settings: Settings, images: Tensor | None, track: Track
+) -> tuple[Mapping[Group, Curve], list[tuple[str, str]]]:
+    """A curve for every group that may lose units, and those that have none, with the reason."""
+    if settings.score == "magnitude":
+        return scores.curves_of(scores.magnitude(graph_module, coupling), settings.ranking), []
+    if settings.score == "random":
+        return scores.curves_of(scores.random(coupling, np.random.default_rng(settings.seed)), "global"), []
+    if images is None:
+        raise RecipeError(
+            f"the score {settings.score!r} needs images", "it looks at what the layers compute", "give --data DATA"
+        )
+    batch = min(64, images_at_once(graph_module))
+    batches = track(torch.split(images[:REPAIR_IMAGES], batch), "look at the layers' inputs")
+    if settings.score == "taylor":
+        found = scores.taylor(graph_module, coupling, ((x, None) for x in batches))
+        return scores.curves_of(found, settings.ranking), []
+    gathered = moments(graph_module, batches, per_image=max(16, ROWS // len(images[:REPAIR_IMAGES])))
+    removals = curves(graph_module, coupling, gathered)
+    skipped = [
+        (group.name, "no layer that can be fitted reads these channels")
+        for group in coupling.groups
+        if group not in removals
+    ]
+    trial = images[-_trial_images(graph_module, len(removals)) :]
+    ranked = at_the_answers(
+        graph_module, removals, trial, track=lambda groups: track(groups, "measure removals at the answers")
+    )
+    return ranked, skipped
+
+
+def _trial_images(graph_module: fx.GraphModule, trials: int) -> int:
+    affordable = int(TRIAL_MACS / max(1, trials * macs(graph_module)))
+    least, most = TRIAL_IMAGES
+    return min(max(least, min(affordable, most)), images_at_once(graph_module))
+
+
+def _fitted(
+    whole: fx.GraphModule,
+    small: fx.GraphModule,
+    coupling: Coupling,
+    dead: NDArray[np.bool_],
+    images: Tensor,
+    seed: int,
+    track: Track,
+) -> Iterator[str]:
+    """Fit what is left, in place; answers what was done."""
+    some = images[: min(REPAIR_IMAGES, max(1, images_at_once(whole) // 2))]
+    repair(whole, small, coupling, dead, some, per_image=max(16, ROWS // len(some)))
+    yield f"refitted the layers on {len(some)} images without labels"
+    steps = min(STEPS, int(TRAINING_MACS / (BATCH * (macs(whole) + 3 * macs(small)))))
+    if steps < FEWEST_STEPS:
+        yield "no training: it would take long on a model of this size"
+        return
+    with torch.enable_grad():
+        imitate(
+            whole, small, images, steps=steps, rate=RATE, rng=np.random.default_rng(seed),
+            track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
+        )  # fmt: skip
+    yield f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"
+
+
+def _out_of_reach(settings: Settings, left: float, coupling: Coupling) -> RecipeError:
+    what = "multiply-accumulates" if settings.measure == "macs" else "parameters"
+    stays = f"; {len(coupling.frozen)} layers stay, such as {': '.join(coupling.frozen[0])}" if coupling.frozen else ""
+    best = f"{math.floor(100 / left) / 100:g}x" if settings.measure == "macs" else f"{math.floor(100 * (1 - left))}%"
+    fewer = "keep fewer layers" if settings.keep else "leave the model as it is"
+    return RecipeError(
+        f"pruning by {settings.wish} cannot be reached",
+        f"without emptying a layer, {left:.1%} of the {what} are left at least{stays}",
+        f"ask for at most {best}" if left < 1 else fewer,
+    )

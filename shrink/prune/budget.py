@@ -1,0 +1,82 @@
+"""What a graph costs as a function of how many units each group has lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from shrink.graph.edit import is_constant
+from shrink.prune.cost import Dim, dims, factors
+from shrink.prune.groups import Coupling
+
+Measure = Literal["macs", "parameters"]
+
+
+class Budget:
+    """Sums of products of dimensions, each of which shrinks linearly with the units removed."""
+
+    def __init__(self, graph_module: fx.GraphModule, coupling: Coupling, measure: Measure) -> None:
+        self._coupling = coupling
+        self._group_of = np.full(coupling.units + 1, len(coupling.groups))  # the last: of no group, or STAYS
+        for number, group in enumerate(coupling.groups):
+            self._group_of[group.units] = number
+        self._rows: dict[tuple[str, int, int], int] = {}  # (node, axis, family) -> row of the factors
+        self._full: list[float] = [1.0]
+        self._lost: list[NDArray[np.float64]] = [np.zeros(len(coupling.groups))]
+        terms = _terms(graph_module, measure)
+        self._scale, found = np.ones(len(terms)), []
+        for i, term in enumerate(terms):
+            self._scale[i] = float(np.prod([node.meta["shape"][axis] for node, axis in term], dtype=np.float64))
+            found.append([row for dim in term for row in self._factors(dim)])
+        width = max(map(len, found), default=0)
+        self._index = np.array([rows + [0] * (width - len(rows)) for rows in found], np.int64).reshape(
+            len(terms), width
+        )
+        self._linear = np.array(self._lost)  # (factors, groups): share that one unit takes away
+
+    def cost(self, removed: NDArray[np.int64]) -> float:
+        """Of the graph with so many units of each group gone."""
+        return float(self._terms_left(removed)[1].sum())
+
+    def saving(self, removed: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(groups,) what one more unit of each group saves, to first order."""
+        shares, values = self._terms_left(removed)
+        flows = np.zeros(len(shares))
+        np.add.at(flows, self._index, values[:, None] / shares[self._index])
+        return flows @ self._linear
+
+    def _terms_left(self, removed: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        shares = np.maximum(1 - self._linear @ removed, 1e-9)
+        return shares, self._scale * shares[self._index].prod(axis=1)
+
+    def _factors(self, dim: Dim) -> Iterable[int]:
+        """Rows of the share that is left of a dimension; heads and their width shrink it independently."""
+        node, axis = dim
+        for number, family in enumerate(self._coupling.families):
+            labels = family.get((node.name, axis))
+            if labels is None or not (self._group_of[labels] < len(self._coupling.groups)).any():
+                continue
+            key = (node.name, axis, number)
+            if key not in self._rows:
+                counts = np.bincount(self._group_of[labels], minlength=len(self._coupling.groups) + 1)[:-1]
+                sizes = [len(group.units) for group in self._coupling.groups]
+                known = number > 0 and (node.name, axis, 0) in self._rows
+                lost = counts / sizes / len(labels)
+                self._rows[key] = len(self._lost)
+                self._lost.append(self._only_new(node, axis, lost) if known else lost)
+            yield self._rows[key]
+
+    def _only_new(self, node: fx.Node, axis: int, lost: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Without the groups that an earlier family already takes from this dimension."""
+        return np.where(self._lost[self._rows[node.name, axis, 0]] > 0, 0, lost)
+
+
+def _terms(graph_module: fx.GraphModule, measure: Measure) -> Sequence[Sequence[Dim]]:
+    if measure == "macs":
+        return [term for node in graph_module.graph.nodes for term in factors(node)]
+    constants = {str(node.target): node for node in graph_module.graph.nodes if is_constant(node)}
+    return [list(dims(node)) for node in constants.values()]

@@ -1,0 +1,111 @@
+"""The plan of a pruning: data that can be printed, compared and applied again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from shrink.prune.cost import macs, macs_of, parameters
+from shrink.prune.groups import Coupling, weighted
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """What one group loses."""
+
+    layer: str  # the first that writes these channels
+    units: int  # before: channels, heads, or groups of channels
+    removed: tuple[int, ...]  # which of them go
+
+
+class LayerCost(msgspec.Struct, frozen=True, kw_only=True):
+    """One convolution or linear before and after."""
+
+    layer: str
+    weight_before: tuple[int, ...]
+    weight_after: tuple[int, ...]
+    macs_before: int
+    macs_after: int
+
+
+class Declined(msgspec.Struct, frozen=True, kw_only=True):
+    """Channels that stay."""
+
+    layer: str
+    why: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is removed from a model, and what that changes."""
+
+    wish: str  # as asked, such as "2x"
+    score: str
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+    cuts: tuple[Cut, ...]
+    layers: tuple[LayerCost, ...]
+    skipped: tuple[Declined, ...]
+
+
+def describe(
+    whole: fx.GraphModule,
+    small: fx.GraphModule,
+    coupling: Coupling,
+    dead: NDArray[np.bool_],
+    *,
+    wish: str,
+    score: str,
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Plan:
+    """Write down what `dead` takes out of `whole`, which gave `small`."""
+    return Plan(
+        wish=wish,
+        score=score,
+        macs_before=macs(whole),
+        macs_after=macs(small),
+        parameters_before=parameters(whole),
+        parameters_after=parameters(small),
+        cuts=tuple(_cuts(coupling, dead)),
+        layers=tuple(_layers(whole, small)),
+        skipped=tuple(Declined(layer=layer, why=why) for layer, why in (*coupling.frozen, *skipped)),
+    )
+
+
+def dead_units(plan: Plan, coupling: Coupling) -> NDArray[np.bool_]:
+    """The units that a plan removes: (units,), for a coupling that is found the same way every time."""
+    dead = np.zeros(coupling.units, bool)
+    groups = {(group.name, _occurrence(coupling, i)): group for i, group in enumerate(coupling.groups)}
+    seen: dict[str, int] = {}
+    for cut in plan.cuts:
+        seen[cut.layer] = seen.get(cut.layer, -1) + 1
+        dead[groups[cut.layer, seen[cut.layer]].units[list(cut.removed)]] = True
+    return dead
+
+
+def _occurrence(coupling: Coupling, index: int) -> int:
+    """How many groups of the same name come before."""
+    return sum(group.name == coupling.groups[index].name for group in coupling.groups[:index])
+
+
+def _cuts(coupling: Coupling, dead: NDArray[np.bool_]) -> Iterator[Cut]:
+    for group in coupling.groups:
+        removed = np.flatnonzero(dead[group.units])
+        yield Cut(layer=group.name, units=len(group.units), removed=tuple(removed.tolist()))
+
+
+def _layers(whole: fx.GraphModule, small: fx.GraphModule) -> Iterator[LayerCost]:
+    twins = {node.name: node for node in small.graph.nodes}
+    for old in weighted(whole):
+        new = twins[old.name]
+        yield LayerCost(
+            layer=old.meta.get("layer", "") or old.name,
+            weight_before=tuple(old.args[1].meta["shape"]),  # type: ignore[union-attr]
+            weight_after=tuple(new.args[1].meta["shape"]),
+            macs_before=macs_of(old),
+            macs_after=macs_of(new),
+        )

@@ -1,0 +1,146 @@
+"""What is left is fitted: against least squares, networks with a known answer, and the whole model."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from prune_nets import SHAPE, graph
+from torch import Tensor, nn
+
+from shrink.graph.batch import batched
+from shrink.graph.capture import capture
+from shrink.prune.budget import Budget
+from shrink.prune.cost import macs, parameters
+from shrink.prune.groups import find_groups
+from shrink.prune.imitate import imitate, mixed
+from shrink.prune.measure import at_the_answers
+from shrink.prune.moments import moments
+from shrink.prune.remove import remove
+from shrink.prune.repair import repair
+from shrink.prune.surgeon import curves, flat_weight, remove_in_order
+
+
+def pictures(count: int = 32, seed: int = 3) -> Tensor:
+    return torch.randn(count, *SHAPE[1:], generator=torch.Generator().manual_seed(seed))
+
+
+def twins() -> nn.Module:
+    """Six channels in pairs: each of the last three is a multiple of one of the first three."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+    with torch.no_grad():
+        for i, factor in enumerate((2.0, 0.5, 3.0)):
+            first.weight[3 + i], first.bias[3 + i] = factor * first.weight[i], factor * first.bias[i]
+    return nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def test_the_order_is_that_of_trying_all() -> None:
+    """The first unit to go is the one whose loss costs least when the readers are fitted by least squares."""
+    whole = graph("plain")
+    coupling = find_groups(whole)
+    group = next(group for group in coupling.groups if group.name == "3")
+    gathered = moments(whole, [pictures()], per_image=1000)
+    node = next(node for node in gathered if node.meta["layer"] == "5")
+    removal = remove_in_order(whole, group, {node: gathered[node]}, damping=1e-7)
+    assert removal is not None
+
+    second = gathered[node].second.double()
+    weight = flat_weight(whole, node).double()
+    power = float((weight @ second * weight).sum() - (weight @ second[:, -1]).square().sum())
+
+    def cost(without: tuple[int, ...]) -> float:
+        left = [i for i in range(len(second)) if i not in without]
+        fit = torch.linalg.pinv(second[left][:, left]) @ (weight @ second)[:, left].T
+        return float((weight @ second * weight).sum() - (fit * (weight @ second)[:, left].T).sum()) / power
+
+    gone: tuple[int, ...] = ()
+    for count, unit in enumerate(removal.curve.order.tolist(), start=1):
+        tried = [cost((*gone, other)) for other in range(12) if other not in gone]
+        gone = (*gone, unit)
+        assert cost(gone) == pytest.approx(min(tried), rel=1e-3, abs=1e-5)
+        assert removal.curve.cost[count] == pytest.approx(cost(gone), rel=1e-2, abs=1e-4)
+    assert (np.diff(removal.curve.cost) >= 0).all() and sorted(removal.curve.order) == list(range(12))
+
+
+def test_channels_that_say_the_same_go_for_nothing() -> None:
+    whole = capture(twins().requires_grad_(False), SHAPE)
+    coupling = find_groups(whole)
+    gathered = moments(whole, [pictures()], per_image=256)
+    found = curves(whole, coupling, gathered)
+    group = next(group for group in found if group.name == "0")
+    assert found[group].curve.cost[3] < 0.002 < 0.02 < found[group].curve.cost[4]
+
+    ranked = at_the_answers(whole, found, pictures(16))
+    assert ranked[group].cost[3] < 1e-3
+    dead = np.zeros(coupling.units, bool)
+    dead[group.units[ranked[group].order[:3]]] = True
+    small = remove(whole, coupling, dead)
+    test = pictures(seed=9)
+    wanted = batched(whole)(test)
+    cut = float((batched(small)(test) - wanted).abs().max())
+    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    assert float((batched(small)(test) - wanted).abs().max()) < 0.01 * cut
+
+
+def test_repair_of_a_residual_block_answers_more_like_the_whole() -> None:
+    whole = graph("residual")
+    coupling = find_groups(whole)
+    dead = np.zeros(coupling.units, bool)
+    dead[next(g for g in coupling.groups if g.name == "3.layers.0").units[:6]] = True
+    small = remove(whole, coupling, dead)
+    test = pictures(seed=9)
+    wanted = batched(whole)(test)
+    cut = (batched(small)(test) - wanted).square().mean()
+    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    assert (batched(small)(test) - wanted).square().mean() < 0.5 * cut
+
+
+def test_imitation_brings_the_answers_nearer() -> None:
+    whole = graph("residual")
+    coupling = find_groups(whole)
+    dead = np.zeros(coupling.units, bool)
+    dead[next(g for g in coupling.groups if g.name == "3.layers.0").units[:6]] = True
+    small = remove(whole, coupling, dead)
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    test = pictures(seed=9)
+    wanted = batched(whole)(test).softmax(1)
+    cut = (batched(small)(test).softmax(1) - wanted).square().mean()
+    imitate(whole, small, pictures(), steps=20, rate=1e-3, rng=np.random.default_rng(0))
+    assert (batched(small)(test).softmax(1) - wanted).square().mean() < 0.5 * cut
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in small.parameters())
+
+
+def test_half_of_a_mixed_batch_is_unmixed() -> None:
+    images = pictures(5)
+    batch = mixed(images, np.random.default_rng(0))
+    whole = [any(torch.equal(image, picture) for picture in images) for image in batch]
+    assert all(whole[: len(whole) // 2]) and not all(whole)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "padded_shortcut", "dense", "depthwise", "attention", "mlp"])
+def test_the_budget_foretells_what_removal_gives(name: str) -> None:
+    whole = graph(name)
+    coupling = find_groups(whole)
+    budgets = {measure: Budget(whole, coupling, measure) for measure in ("macs", "parameters")}  # type: ignore[arg-type]
+    for counts in itertools.islice(itertools.product(*[(0, len(g.units) // 2) for g in coupling.groups]), 16):
+        dead = np.zeros(coupling.units, bool)
+        for group, count in zip(coupling.groups, counts, strict=True):
+            dead[group.units[:count]] = True
+        small = remove(whole, coupling, dead)
+        assert budgets["macs"].cost(np.array(counts)) == pytest.approx(macs(small))
+        assert budgets["parameters"].cost(np.array(counts)) == pytest.approx(parameters(small))
+
+
+def test_the_saving_of_one_unit_is_the_slope_of_the_cost() -> None:
+    whole = graph("plain")
+    coupling = find_groups(whole)
+    budget = Budget(whole, coupling, "macs")
+    nothing = np.zeros(len(coupling.groups), np.int64)
+    for i, saving in enumerate(budget.saving(nothing)):
+        one = nothing.copy()
+        one[i] = 1
+        assert saving == pytest.approx(budget.cost(nothing) - budget.cost(one))
