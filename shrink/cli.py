@@ -85,6 +85,21 @@ def export(
             show_default=False,
         ),
     ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="What the file takes: float32, normalized; or uint8 or int8, the pixels of the camera as they are. "
+            "[default: float32]",
+            show_default=False,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT", help="Of the image: nhwc or nchw. [default: the target's own]", show_default=False
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
@@ -123,6 +138,8 @@ def export(
         "targets": target,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "calibrate": calibrate,
+        "input": input,
+        "layout": layout,
         "max_drop": max_drop,
     }
     asked = recipes.combine(recipe, flags)

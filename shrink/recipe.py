@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "targets": ("a list of names", 'targets = ["tflite-int8", "onnx-int8"]'),
     "checkpoint": ("the path of a file", 'checkpoint = "weights.safetensors"'),
     "calibrate": ("a number of images, or a folder or CSV of them", "calibrate = 256"),
+    "input": ("float32, uint8 or int8", 'input = "uint8"'),
+    "layout": ("nhwc or nchw", 'layout = "nhwc"'),
     "max_drop": ("a number of points of top-1", "max_drop = 1.0"),
     "seed": ("a whole number of at least 0", "seed = 0"),
     "preprocess": ("a table", "[preprocess]"),
@@ -51,6 +53,8 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ("tflite-int8", "onnx-int8")
     checkpoint: str | None = None  # safetensors, or a state dict
     calibrate: str = "256"  # a number of images, a folder or a CSV
+    input: Literal["float32", "uint8", "int8"] = "float32"  # float32: normalized; else the pixels, 0..255, as codes
+    layout: Literal["nhwc", "nchw"] | None = None  # of the image; None: the target's own
     max_drop: float = 1.0  # points of top-1 that may be lost, 0..100
     preprocess: Preprocess | None = None  # None: the model's own
     seed: int = 0  # >= 0

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import msgspec
 
-from device_runner.contract import GOLDEN_NAME, LABELS_NAME, check
-from device_runner.manifest import MANIFEST_NAME, File, Input, Manifest, Output, dump
+from device_runner.contract import CODES, GOLDEN_NAME, LABELS_NAME, check
+from device_runner.manifest import MANIFEST_NAME, DType, File, Input, Manifest, Output, dump
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
-from shrink.targets import Target
+from shrink.graph.entrance import Layout
 
 
-def float_input(target: Target, input_shape: tuple[int, ...]) -> Input:
-    """The image input of a target that takes floats; `input_shape` is (1, C, H, W)."""
+def image_input(input_shape: tuple[int, ...], layout: Layout, dtype: DType = "float32") -> Input:
+    """The image input of a file: normalized floats, or grey levels as codes; `input_shape` is (1, C, H, W)."""
     batch, channels, height, width = input_shape
     shapes = {"NHWC": (batch, height, width, channels), "NCHW": (batch, channels, height, width)}
-    return Input(name=INPUT_NAME, shape=shapes[target.layout], dtype="float32", layout=target.layout)
+    spec = Input(name=INPUT_NAME, shape=shapes[layout], dtype=dtype, layout=layout)
+    if dtype == "float32":
+        return spec
+    return msgspec.structs.replace(spec, values="pixels", scale=1.0, zero_point=CODES[dtype][0])
 
 
 def float_output(classes: int) -> Output:

@@ -14,14 +14,20 @@ from torch import fx
 
 from shrink.export.culprit import lowering_error
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+from shrink.export.onnx_ports import take_pixels
+from shrink.export.ports import Codes
 from shrink.graph.edit import DYNAMIC, add_constant, constant
 from shrink.graph.shapes import input_shape
 
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 
-def to_onnx(graph_module: fx.GraphModule) -> bytes:
+def to_onnx(graph_module: fx.GraphModule, *, pixels: Codes | None = None) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to ONNX.
+
+    Args:
+        graph_module: of one image, in the layout that the file is to take.
+        pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
 
     Raises:
         LoweringError: the converter has no form for an op, which is named.
@@ -42,6 +48,8 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     _rename(model)
+    if pixels is not None:
+        take_pixels(model, pixels)
     return bytes(model.SerializeToString())
 
 

@@ -9,31 +9,21 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
+from shrink.export.ports import Codes, take_pixels
 from shrink.graph.shapes import input_shape
 
 
-class ChannelsLast(nn.Module):
-    """Takes (1, H, W, C), the layout cameras and TFLite have, and hands the graph (1, C, H, W)."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph_module = graph_module
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.graph_module(image.permute(0, 3, 1, 2))
-        return scores
-
-
-def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:
+def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, pixels: Codes | None = None) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to TFLite.
 
     Args:
-        graph_module: graph of one image (1, C, H, W) float32; the file takes (1, H, W, C).
+        graph_module: of one image, in the layout that the file is to take.
         quantized: whether the graph holds quantize and dequantize nodes.
+        pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
 
     Raises:
         LoweringError: the converter has no form for an op, which is named.
@@ -48,16 +38,15 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:
         # float weights; ops between quantize and dequantize nodes become int8 under both.
         any_config = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(any_config))
-    _, channels, height, width = input_shape(graph_module)
-    example = torch.zeros(1, height, width, channels)
+    example = torch.zeros(input_shape(graph_module))
     with _quiet():
         litert_torch.config.show_progress = False
         try:
-            model = litert_torch.convert(ChannelsLast(graph_module).eval(), (example,), quant_config=config)
-            return compact(model.model_content())
+            model = litert_torch.convert(graph_module.eval(), (example,), quant_config=config).model_content()
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
+    return compact(model if pixels is None else take_pixels(model, pixels))
 
 
 @contextlib.contextmanager

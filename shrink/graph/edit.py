@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -18,6 +19,12 @@ KEEP_FLOAT = "keep_float"
 """Key in a node's meta: it must not be computed in int8."""
 FIXED_RANGE = "fixed_range"
 """Key in a node's meta: (low, high) that its values have by construction, whatever calibration sees."""
+
+
+def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Another graph over the same weights: rewrites add constants, they never write into one."""
+    shared = {id(tensor): tensor for tensor in (*graph_module.parameters(), *graph_module.buffers())}
+    return copy.deepcopy(graph_module, shared)
 
 
 def is_constant(node: object) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import fx
 
 from shrink.graph.capture import capture
+from shrink.graph.edit import copy_graph
 from shrink.graph.lower import lower
 from shrink.steps.loading import Job
 
@@ -37,12 +37,6 @@ def capture_all(job: Job) -> dict[Rules, Lowered]:
 
 
 def _lowered(job: Job, captured: fx.GraphModule, rules: Rules) -> Lowered:
-    graph = _copy(captured)
+    graph = copy_graph(captured)
     preprocess = job.model.preprocess
     return Lowered(graph, lower(graph, rules, normalization=(preprocess.mean, preprocess.std)))
-
-
-def _copy(graph: fx.GraphModule) -> fx.GraphModule:
-    """Another graph over the same weights: rewrites add constants, they never write into one."""
-    shared = {id(tensor): tensor for tensor in (*graph.parameters(), *graph.buffers())}
-    return copy.deepcopy(graph, shared)

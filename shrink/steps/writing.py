@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from device_runner.engines import open_engine
 from device_runner.engines.base import Engine
 from device_runner.errors import EngineError
+from device_runner.manifest import DType, Input
 from shrink import quantize
 from shrink.errors import ArtifactError
-from shrink.export.bundle import float_input, float_output
+from shrink.export.bundle import float_output, image_input
 from shrink.export.onnx import to_onnx
 from shrink.export.tflite import to_tflite
+from shrink.graph.entrance import Layout, with_entrance
 from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.progress import Stage
+from shrink.recipe import ExportRecipe
 from shrink.steps.calibrating import Calibrated
 from shrink.steps.capturing import Lowered, Rules
 from shrink.steps.loading import Job
@@ -46,24 +49,37 @@ def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, sta
 
 
 def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
-    model = _print(target, lowered, chosen)
-    spec_in, spec_out = float_input(target, job.model.input_shape), float_output(job.model.outputs)
+    spec_in = image_input(job.model.input_shape, *entrance(job.recipe, target))
+    model = _print(job, target, lowered, chosen, spec_in)
     return Artifact(
         target=target,
         model=model,
-        candidate=Candidate(_open(target, model), spec_in, spec_out, target.name),
+        candidate=Candidate(
+            _open(target, model), spec_in, float_output(job.model.outputs), target.name, job.model.preprocess
+        ),
         inspection=inspect_bytes(model, target.format, target.name),
         changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
         declined=chosen.declined if chosen else (),
     )
 
 
-def _print(target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> bytes:
+def entrance(recipe: ExportRecipe, target: Target) -> tuple[Layout, DType]:
+    """Layout and dtype of the image that the file of a target takes."""
+    layouts: dict[str, Layout] = {"nhwc": "NHWC", "nchw": "NCHW"}
+    return layouts[recipe.layout] if recipe.layout else target.layout, recipe.input
+
+
+def _print(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None, spec: Input) -> bytes:
     graph = lowered.graph
     if chosen is not None:
         unsigned = target.activation_codes == "uint8"
         graph = quantize.apply(graph, chosen.plan, unsigned=unsigned, pack_weights=target.format == "onnx")
-    return to_onnx(graph) if target.format == "onnx" else to_tflite(graph, quantized=chosen is not None)
+    pixels = None if spec.dtype == "float32" else spec.dtype
+    normalization = (job.model.preprocess.mean, job.model.preprocess.std) if pixels else None
+    graph = with_entrance(graph, layout=spec.layout, normalization=normalization)
+    if target.format == "onnx":
+        return to_onnx(graph, pixels=pixels)
+    return to_tflite(graph, quantized=chosen is not None, pixels=pixels)
 
 
 def _open(target: Target, model: bytes) -> Engine:

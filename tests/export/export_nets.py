@@ -15,6 +15,7 @@ from shrink import quantize, targets
 from shrink.export import onnx as onnx_printer
 from shrink.export import tflite as tflite_printer
 from shrink.graph.capture import capture
+from shrink.graph.entrance import with_entrance
 from shrink.graph.lower import lower
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
@@ -154,12 +155,13 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
         graph_module = quantize.apply(graph_module, plan, unsigned=unsigned, pack_weights=onnx)
         simulated = quantize.simulation(graph_module)
     if onnx:
-        file = onnx_printer.to_onnx(graph_module)
+        file = onnx_printer.to_onnx(with_entrance(graph_module, layout=target.layout))
     else:
         compact = tflite_printer.compact
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
         try:
-            file = tflite_printer.to_tflite(graph_module, quantized=plan is not None)
+            ready = with_entrance(graph_module, layout=target.layout)
+            file = tflite_printer.to_tflite(ready, quantized=plan is not None)
         finally:
             tflite_printer.compact = compact
     return Printed(module, target, simulated, plan, raw[0] if raw else file, file)
