@@ -29,23 +29,23 @@ def take_pixels(model: bytes, dtype: Codes) -> bytes:
     floats = graph.inputs[0]
     readers = [op for op in graph.operators if floats in op.inputs]
     to_codes = schema.BuiltinOperator.QUANTIZE
-    if [_code(tree, op) for op in readers] == [to_codes] and _levels(graph.tensors[readers[0].outputs[0]]):
+    if [code_of(tree, op) for op in readers] == [to_codes] and _levels(graph.tensors[readers[0].outputs[0]]):
         if dtype == "int8":
             graph.operators.remove(readers[0])
             _rename(tree, graph.inputs, floats, readers[0].outputs[0])
         else:  # the op then moves the codes by 128
             graph.tensors[floats].type, graph.tensors[floats].quantization = kind, _scale(1.0, zero)
         return pack(tree)
-    graph.tensors.append(_tensor(graph.tensors[floats], kind, _scale(1.0, zero)))
+    graph.tensors.append(tensor_like(graph.tensors[floats], kind, _scale(1.0, zero)))
     op = schema.OperatorT()
     op.inputs, op.outputs = [len(graph.tensors) - 1], [floats]
-    op.opcodeIndex = _opcode(tree, schema.BuiltinOperator.DEQUANTIZE, version=2)
+    op.opcodeIndex = opcode(tree, schema.BuiltinOperator.DEQUANTIZE, version=2)
     graph.operators.insert(0, op)
     _rename(tree, graph.inputs, floats, len(graph.tensors) - 1)
     return pack(tree)
 
 
-def _code(tree: Any, op: Any) -> int:
+def code_of(tree: Any, op: Any) -> int:
     return int(tree.operatorCodes[op.opcodeIndex].builtinCode)
 
 
@@ -61,7 +61,7 @@ def _scale(scale: float, zero: int) -> Any:
     return held
 
 
-def _tensor(like: Any, kind: int, held: Any) -> Any:
+def tensor_like(like: Any, kind: int, held: Any) -> Any:
     """Another tensor of that shape, without data."""
     tensor = schema.TensorT()
     tensor.shape, tensor.shapeSignature, tensor.hasRank = like.shape, like.shapeSignature, like.hasRank
@@ -69,7 +69,7 @@ def _tensor(like: Any, kind: int, held: Any) -> Any:
     return tensor
 
 
-def _opcode(tree: Any, builtin: int, version: int) -> int:
+def opcode(tree: Any, builtin: int, version: int) -> int:
     """Index of an op's code in the file's table, written if it is not there."""
     for index, code in enumerate(tree.operatorCodes):
         if code.builtinCode == builtin:

@@ -7,27 +7,47 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
+from shrink.export.half import check_half, halve_tflite
+from shrink.export.hybrid import read_codes, strict
 from shrink.export.ports import Codes, take_pixels
 from shrink.graph.shapes import input_shape
 
 
-def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, pixels: Codes | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file is, beyond what its graph says.
+
+    Attributes:
+        pixels: dtype of a file that takes grey levels, as the graph must; None: it takes floats.
+        half: whether the weights are held in 16 bits.
+        run_time: whether no activation is held in codes; only weights are, and inputs are quantized as they come.
+    """
+
+    pixels: Codes | None = None
+    half: bool = False
+    run_time: bool = False
+
+
+def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = Form()) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to TFLite.
 
     Args:
         graph_module: of one image, in the layout that the file is to take.
         quantized: whether the graph holds quantize and dequantize nodes.
-        pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
+        form: what the file is.
 
     Raises:
-        LoweringError: the converter has no form for an op, which is named.
+        LoweringError: the converter has no form for an op, which is named; or a weight does not fit into 16 bits.
     """
+    if form.half:
+        check_half(graph_module)
     import litert_torch
     from litert_torch.quantize import pt2e_quantizer
     from litert_torch.quantize.quant_config import QuantConfig
@@ -39,14 +59,16 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, pixels: Codes | 
         any_config = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(any_config))
     example = torch.zeros(input_shape(graph_module))
-    with _quiet():
+    with _quiet(), strict() if form.run_time else contextlib.nullcontext():
         litert_torch.config.show_progress = False
         try:
             model = litert_torch.convert(graph_module.eval(), (example,), quant_config=config).model_content()
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
-    return compact(model if pixels is None else take_pixels(model, pixels))
+    for wanted, rewrite in ((form.run_time, read_codes), (form.half, halve_tflite)):
+        model = rewrite(model) if wanted else model
+    return compact(take_pixels(model, form.pixels) if form.pixels else model)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from shrink.quantize.apply import apply
 from shrink.quantize.plan import Plan, make_plan
 from shrink.quantize.ranges import Range
 from shrink.quantize.rounding import WEIGHTED, Moments, moments, round_layers
-from shrink.quantize.scheme import Scheme, plan_scheme
+from shrink.quantize.scheme import Scheme, plan_scheme, run_time_scheme
 from shrink.quantize.simulate import simulation
 from shrink.targets import Target
 
@@ -56,6 +56,8 @@ class Chosen:
 
 def schemes(graph: fx.Graph, target: Target) -> dict[str, Scheme]:
     """The candidates worth comparing for a target, by name; equal ones appear once."""
+    if target.ranges == "run-time":
+        return {"run-time": run_time_scheme(graph, target)}
     found: dict[str, Scheme] = {}
     for border in target.borders:
         scheme = plan_scheme(graph, target, border=border)

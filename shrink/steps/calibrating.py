@@ -34,7 +34,7 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
     """Observe ranges in one pass over the images per graph, then choose a plan per int8 target."""
     plans: dict[str, quantize.Chosen] = {}
     images = 0
-    wanted = [target for target in job.targets if target.precision == "int8"]
+    wanted = [target for target in job.targets if target.calibrated]
     for lowered in dict.fromkeys(graphs[target.rewrites] for target in wanted):
         mine = [target for target in wanted if graphs[target.rewrites] is lowered]
         candidates = {target.name: quantize.schemes(lowered.graph.graph, target) for target in mine}

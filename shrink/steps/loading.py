@@ -41,7 +41,7 @@ def load(recipe: ExportRecipe, wanted: tuple[Target, ...]) -> Job:
     """
     checkpoint = None if recipe.checkpoint is None else Path(recipe.checkpoint)
     model = models.load(recipe.model, checkpoint=checkpoint, preprocess=recipe.preprocess)
-    needs_ranges = any(target.precision == "int8" for target in wanted)
+    needs_ranges = any(target.calibrated for target in wanted)
     split = splits.load(recipe.data, calibrate=recipe.calibrate if needs_ranges else None, seed=recipe.seed)
     check_labels(model.outputs, split.evaluation)
     reference, notes = check_float(model, split.evaluation)

@@ -13,7 +13,7 @@ from shrink import quantize
 from shrink.errors import ArtifactError
 from shrink.export.bundle import float_output, image_input
 from shrink.export.onnx import to_onnx
-from shrink.export.tflite import to_tflite
+from shrink.export.tflite import Form, to_tflite
 from shrink.graph.entrance import Layout, with_entrance
 from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.progress import Stage
@@ -51,14 +51,15 @@ def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, sta
 def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
     spec_in = image_input(job.model.input_shape, *entrance(job.recipe, target))
     model = _print(job, target, lowered, chosen, spec_in)
+    found = inspect_bytes(model, target.format, target.name)
     return Artifact(
         target=target,
         model=model,
         candidate=Candidate(
             _open(target, model), spec_in, float_output(job.model.outputs), target.name, job.model.preprocess
         ),
-        inspection=inspect_bytes(model, target.format, target.name),
-        changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
+        inspection=found,
+        changes=(*lowered.rewrites, *(chosen.changes if chosen else ()), *_halved(target, found), *_entered(spec_in)),
         declined=chosen.declined if chosen else (),
     )
 
@@ -77,9 +78,25 @@ def _print(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen |
     pixels = None if spec.dtype == "float32" else spec.dtype
     normalization = (job.model.preprocess.mean, job.model.preprocess.std) if pixels else None
     graph = with_entrance(graph, layout=spec.layout, normalization=normalization)
+    half = target.precision == "fp16"
     if target.format == "onnx":
-        return to_onnx(graph, pixels=pixels)
-    return to_tflite(graph, quantized=chosen is not None, pixels=pixels)
+        return to_onnx(graph, pixels=pixels, half=half)
+    form = Form(pixels=pixels, half=half, run_time=target.ranges == "run-time")
+    return to_tflite(graph, quantized=chosen is not None, form=form)
+
+
+def _entered(spec: Input) -> tuple[str, ...]:
+    return () if spec.values == "normalized" else (f"takes {spec.dtype} pixels; the model normalizes them",)
+
+
+def _halved(target: Target, found: Inspection) -> tuple[str, ...]:
+    """What the runtime computes in is what its own graph says, for most of the multiply-accumulates."""
+    if target.precision != "fp16":
+        return ()
+    macs: dict[str, int] = {}
+    for record in found.records:
+        macs[record.compute] = macs.get(record.compute, 0) + record.macs
+    return (f"weights in 16-bit float; {target.engine} on this host computes in {max(macs, key=lambda c: macs[c])}",)
 
 
 def _open(target: Target, model: bytes) -> Engine:

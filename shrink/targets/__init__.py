@@ -17,11 +17,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     summary: str
     format: Literal["tflite", "onnx"]
-    precision: Literal["int8", "fp32"]
+    precision: Literal["int8", "fp16", "fp32"]
     engine: str  # device_runner engine that verifies it
     float_twin: str  # the target that its size and latency are compared with
     layout: Literal["NHWC", "NCHW"]  # of the image input
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
+    ranges: Literal["mixed", "run-time"] = "mixed"  # of activations: calibrated where it pays, or none of them
     borders: tuple[Literal["static", "dynamic"], ...] = ()  # input ranges of linears beside float ops, fastest first
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
@@ -33,6 +34,11 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     view: tuple[str, ...] = ()  # ATen ops that only move 8-bit codes
     same: tuple[str, ...] = ()  # follow ops whose output must keep the scale of their input
     clamp: tuple[str, ...] = ()  # activations that a runtime fuses into the op before them
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether calibration images are needed."""
+        return self.precision == "int8"
 
     @property
     def rewrites(self) -> tuple[str, ...]:

@@ -146,22 +146,24 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
     lower(graph_module, target.lower)
     simulated, plan, raw = graph_module, None, []
     onnx = target.format == "onnx"
-    if target.precision == "int8":
+    half = target.precision == "fp16"
+    if target.calibrated:
         candidates = quantize.schemes(graph_module.graph, target)
-        scheme = candidates[border or "dynamic"]
+        scheme = candidates[border] if border else next(iter(candidates.values()))
         ranges = observe(graph_module, quantize.observed_names([scheme]), images(64, seed=1))
         plan = make_plan(scheme, ranges, every_row=target.dynamic_rows)
         unsigned = target.activation_codes == "uint8"
         graph_module = quantize.apply(graph_module, plan, unsigned=unsigned, pack_weights=onnx)
         simulated = quantize.simulation(graph_module)
     if onnx:
-        file = onnx_printer.to_onnx(with_entrance(graph_module, layout=target.layout))
+        file = onnx_printer.to_onnx(with_entrance(graph_module, layout=target.layout), half=half)
     else:
         compact = tflite_printer.compact
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
         try:
+            form = tflite_printer.Form(half=half, run_time=target.ranges == "run-time")
             ready = with_entrance(graph_module, layout=target.layout)
-            file = tflite_printer.to_tflite(ready, quantized=plan is not None)
+            file = tflite_printer.to_tflite(ready, quantized=plan is not None, form=form)
         finally:
             tflite_printer.compact = compact
     return Printed(module, target, simulated, plan, raw[0] if raw else file, file)

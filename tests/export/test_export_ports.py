@@ -19,7 +19,7 @@ from shrink import quantize, targets
 from shrink.export.bundle import image_input
 from shrink.export.onnx import to_onnx
 from shrink.export.ports import Codes
-from shrink.export.tflite import to_tflite
+from shrink.export.tflite import Form, to_tflite
 from shrink.graph.capture import capture
 from shrink.graph.entrance import Layout, with_entrance
 from shrink.graph.lower import lower
@@ -62,7 +62,7 @@ def file(net: str, target_name: str, dtype: Codes | None, layout: Layout) -> tup
     spec = image_input(SHAPE, layout, dtype or "float32")
     if target.format == "onnx":
         return to_onnx(graph, pixels=dtype), spec
-    return to_tflite(graph, quantized=target.precision == "int8", pixels=dtype), spec
+    return to_tflite(graph, quantized=target.precision == "int8", form=Form(pixels=dtype)), spec
 
 
 def answers(net: str, target: str, dtype: Codes | None, layout: Layout) -> NDArray[np.float32]:
