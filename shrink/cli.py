@@ -90,7 +90,7 @@ def export(
         typer.Option(
             metavar="DTYPE",
             help="What the file takes: float32, normalized; or uint8 or int8, the pixels of the camera as they are. "
-            "[default: float32]",
+            "[default: float32; int8 for a target without floats]",
             show_default=False,
         ),
     ] = None,
@@ -128,6 +128,7 @@ def export(
       shrink export --recipe recipes/fashion_cnn.toml --out out/cnn
     """
     from shrink import recipe as recipes
+    from shrink import targets
     from shrink.progress import progress_on
     from shrink.quiet import chatter_aside
     from shrink.report import terminal
@@ -143,6 +144,7 @@ def export(
         "max_drop": max_drop,
     }
     asked = recipes.combine(recipe, flags)
+    targets.check_installed(asked.targets)
     with chatter_aside() as stream:
         from shrink import pipeline  # seconds, and warnings of the libraries it brings
 

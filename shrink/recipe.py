@@ -53,7 +53,9 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ("tflite-int8", "onnx-int8")
     checkpoint: str | None = None  # safetensors, or a state dict
     calibrate: str = "256"  # a number of images, a folder or a CSV
-    input: Literal["float32", "uint8", "int8"] = "float32"  # float32: normalized; else the pixels, 0..255, as codes
+    input: Literal["float32", "uint8", "int8"] | None = (
+        None  # normalized, or the pixels as codes; None: the target's own
+    )
     layout: Literal["nhwc", "nchw"] | None = None  # of the image; None: the target's own
     max_drop: float = 1.0  # points of top-1 that may be lost, 0..100
     preprocess: Preprocess | None = None  # None: the model's own

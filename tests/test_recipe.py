@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_help() -> None:
     recipe = parse(ASKED, "r.toml")
     assert recipe.targets == ("tflite-int8", "onnx-int8")
     assert (recipe.calibrate, recipe.max_drop, recipe.checkpoint, recipe.seed) == ("256", 1.0, None, 0)
-    assert (recipe.input, recipe.layout) == ("float32", None)
+    assert (recipe.input, recipe.layout) == (None, None)
 
 
 def test_a_file_says_all_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.export.half import check_half, halve_tflite
 from shrink.export.hybrid import read_codes, strict
-from shrink.export.ports import Codes, take_pixels
+from shrink.export.ports import Codes, only_codes, take_pixels
 from shrink.graph.shapes import input_shape
 
 
@@ -28,11 +28,13 @@ class Form:
         pixels: dtype of a file that takes grey levels, as the graph must; None: it takes floats.
         half: whether the weights are held in 16 bits.
         run_time: whether no activation is held in codes; only weights are, and inputs are quantized as they come.
+        only_codes: whether codes go in and come out, with no op between them and the rest.
     """
 
     pixels: Codes | None = None
     half: bool = False
     run_time: bool = False
+    only_codes: bool = False
 
 
 def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = Form()) -> bytes:
@@ -68,7 +70,8 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
     for wanted, rewrite in ((form.run_time, read_codes), (form.half, halve_tflite)):
         model = rewrite(model) if wanted else model
-    return compact(take_pixels(model, form.pixels) if form.pixels else model)
+    model = take_pixels(model, form.pixels) if form.pixels else model
+    return compact(only_codes(model) if form.only_codes else model)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from shrink.quantize.ranges import Range
 from shrink.quantize.rounding import WEIGHTED, Moments, moments, round_layers
 from shrink.quantize.scheme import Scheme, plan_scheme, run_time_scheme
 from shrink.quantize.simulate import simulation
+from shrink.quantize.whole import whole_scheme
 from shrink.targets import Target
 
 __all__ = [
@@ -58,6 +59,8 @@ def schemes(graph: fx.Graph, target: Target) -> dict[str, Scheme]:
     """The candidates worth comparing for a target, by name; equal ones appear once."""
     if target.ranges == "run-time":
         return {"run-time": run_time_scheme(graph, target)}
+    if target.ranges == "calibrated":
+        return {"calibrated": whole_scheme(graph, target)}
     found: dict[str, Scheme] = {}
     for border in target.borders:
         scheme = plan_scheme(graph, target, border=border)

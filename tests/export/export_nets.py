@@ -17,6 +17,7 @@ from shrink.export import tflite as tflite_printer
 from shrink.graph.capture import capture
 from shrink.graph.entrance import with_entrance
 from shrink.graph.lower import lower
+from shrink.inspect.truth import inspect_bytes
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
 from shrink.targets import Target
@@ -121,6 +122,12 @@ class Printed:
     def answers(self, images: list[Tensor], file: bytes | None = None) -> NDArray[np.float32]:
         """Scores of the file on its real runtime, (n, classes)."""
         engine = open_engine(file or self.file, self.target.format, engine=self.target.engine)
+        if self.target.io != "float32":
+            found = inspect_bytes(file or self.file, self.target.format)
+            (spec,), (out,) = found.contract.inputs, found.contract.outputs
+            codes = [np.rint(x.numpy().transpose(0, 2, 3, 1) / spec.scale) + spec.zero_point for x in images]
+            raw = [engine.run(np.clip(x, -128, 127).astype(np.int8)) for x in codes]
+            return (np.concatenate(raw).astype(np.float32) - out.zero_point) * out.scale
         nhwc = self.target.layout == "NHWC"
         ready = [x.numpy().transpose(0, 2, 3, 1) if nhwc else x.numpy() for x in images]
         return np.concatenate([engine.run(np.ascontiguousarray(x)) for x in ready]).astype(np.float32)
@@ -161,7 +168,8 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
         compact = tflite_printer.compact
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
         try:
-            form = tflite_printer.Form(half=half, run_time=target.ranges == "run-time")
+            whole = target.io == "int8"
+            form = tflite_printer.Form(half=half, run_time=target.ranges == "run-time", only_codes=whole)
             ready = with_entrance(graph_module, layout=target.layout)
             file = tflite_printer.to_tflite(ready, quantized=plan is not None, form=form)
         finally:

@@ -21,7 +21,7 @@ from device_runner.errors import BundleError
 from device_runner.golden import make_golden
 from device_runner.manifest import MANIFEST_NAME, Manifest, Preprocess
 from device_runner.selftest import selftest
-from shrink.export.bundle import float_output, image_input, one_line_labels, write_bundle
+from shrink.export.bundle import image_input, one_line_labels, scores_output, write_bundle
 from shrink.export.names import MODEL_NAMES
 from shrink.inspect.truth import inspect_bytes
 
@@ -52,7 +52,7 @@ def parts(item: Printed, labels: tuple[str, ...] = HOSTILE[:CLASSES]) -> tuple[M
         task="classification",
         model=MODEL_NAMES[target.format],
         input=spec,
-        output=float_output(CLASSES),
+        output=scores_output(CLASSES),
         preprocess=PREPROCESS,
         labels=one_line_labels(labels),
         files=(),
@@ -83,7 +83,7 @@ def test_input_and_output_are_what_the_file_has(made: Printer) -> None:
     for dtype, zero in (("uint8", 0), ("int8", -128)):
         spec = image_input((1, 3, 20, 30), "NHWC", dtype)
         assert (spec.dtype, spec.values, spec.scale, spec.zero_point) == (dtype, "pixels", 1.0, zero)
-    assert float_output(7).shape == (1, 7) and float_output(7).kind == "logits"
+    assert scores_output(7).shape == (1, 7) and scores_output(7).kind == "logits"
 
 
 def test_a_flipped_bit_anywhere_is_noticed(made: Printer, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_flipped_bit_anywhere_is_noticed(made: Printer, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"labels": ("a", "b")}, {"output": float_output(CLASSES + 1)}, {"model": "../model.onnx"}]
+    "change", [{"labels": ("a", "b")}, {"output": scores_output(CLASSES + 1)}, {"model": "../model.onnx"}]
 )
 def test_a_manifest_that_contradicts_itself_is_not_written(
     made: Printer, tmp_path: Path, change: dict[str, object]

@@ -59,7 +59,7 @@ def file(net: str, target_name: str, dtype: Codes | None, layout: Layout) -> tup
         onnx_form = target.format == "onnx"
         graph = quantize.apply(graph, plan, unsigned=target.activation_codes == "uint8", pack_weights=onnx_form)
     graph = with_entrance(graph, layout=layout, normalization=NORMALIZATION if dtype else None)
-    spec = image_input(SHAPE, layout, dtype or "float32")
+    spec = image_input(SHAPE, layout, dtype)
     if target.format == "onnx":
         return to_onnx(graph, pixels=dtype), spec
     return to_tflite(graph, quantized=target.precision == "int8", form=Form(pixels=dtype)), spec

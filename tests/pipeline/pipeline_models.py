@@ -106,6 +106,21 @@ class Root(nn.Module):
         return torch.sqrt(-1 - functional.relu(x))
 
 
+class Elastic(Halves):
+    """Uses an op that TFLite has in float only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bend = nn.ELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.bend(self.features(x)))
+
+
+def elastic() -> nn.Module:
+    return Elastic()
+
+
 def good() -> nn.Module:
     return Halves()
 
