@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.export.half import check_half, halve_tflite
 from shrink.export.hybrid import read_codes, strict
+from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.ports import Codes, only_codes, take_pixels
 from shrink.graph.shapes import input_shape
 
@@ -29,12 +30,14 @@ class Form:
         half: whether the weights are held in 16 bits.
         run_time: whether no activation is held in codes; only weights are, and inputs are quantized as they come.
         only_codes: whether codes go in and come out, with no op between them and the rest.
+        wide: makes activations 16 bits wide; the numbers behind 8-bit constants.
     """
 
     pixels: Codes | None = None
     half: bool = False
     run_time: bool = False
     only_codes: bool = False
+    wide: Mapping[Key, Numbers] | None = None
 
 
 def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = Form()) -> bytes:
@@ -70,6 +73,7 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
     for wanted, rewrite in ((form.run_time, read_codes), (form.half, halve_tflite)):
         model = rewrite(model) if wanted else model
+    model = model if form.wide is None else widen(model, form.wide)
     model = take_pixels(model, form.pixels) if form.pixels else model
     return compact(only_codes(model) if form.only_codes else model)
 

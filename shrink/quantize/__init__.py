@@ -119,11 +119,11 @@ def choose(
         held_out: calibration images, each (1, C, H, W), that `observed` has not seen.
         workers: images run side by side.
     """
-    wanted = _scores(graph_module, held_out, workers)
+    wanted, wide = _scores(graph_module, held_out, workers), target.precision == "int16x8"
 
     def error(plan: Plan) -> float:
         """Root mean square difference of the scores over their own deviation."""
-        given = _scores(simulation(apply(graph_module, plan)), held_out, workers)
+        given = _scores(simulation(apply(graph_module, plan, wide=wide)), held_out, workers)
         return float((given - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
 
     rungs: list[tuple[str, float]] = []

@@ -6,9 +6,11 @@ from device_runner.manifest import Input, Output
 from shrink import quantize
 from shrink.errors import ArtifactError, LoweringError, RecipeError
 from shrink.export.bundle import image_input, scores_output
+from shrink.export.int16 import Key, Numbers, known
 from shrink.export.onnx import to_onnx
 from shrink.export.ports import Codes
 from shrink.export.tflite import Form, to_tflite
+from shrink.graph.edit import constant, is_constant
 from shrink.graph.entrance import Layout, with_entrance
 from shrink.graph.pixels import reads_levels
 from shrink.inspect.ops import FLOAT
@@ -46,7 +48,8 @@ def print_file(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chos
     half = target.precision == "fp16"
     if target.format == "onnx":
         return to_onnx(graph, pixels=pixels, half=half)
-    form = Form(pixels, half, run_time=target.ranges == "run-time", only_codes=target.io == "int8")
+    wide = _constants(lowered, chosen) if chosen is not None and target.precision == "int16x8" else None
+    form = Form(pixels, half, run_time=target.ranges == "run-time", only_codes=target.io == "int8", wide=wide)
     return to_tflite(graph, quantized=chosen is not None, form=form)
 
 
@@ -91,6 +94,16 @@ def halved(target: Target, found: Inspection) -> tuple[str, ...]:
     for record in found.records:
         macs[record.compute] = macs.get(record.compute, 0) + record.macs
     return (f"weights in 16-bit float; {target.engine} on this host computes in {max(macs, key=lambda c: macs[c])}",)
+
+
+def _constants(lowered: Lowered, chosen: quantize.Chosen) -> dict[Key, Numbers]:
+    """The numbers behind the constants that are held in codes."""
+    found: dict[Key, Numbers] = {}
+    for node in lowered.graph.graph.nodes:
+        if is_constant(node) and node.name in chosen.plan.codes:
+            codes = chosen.plan.codes[node.name]
+            found |= known(codes.scale, codes.zero_point, constant(lowered.graph, node).numpy())
+    return found
 
 
 def _layout(recipe: ExportRecipe, target: Target) -> Layout:

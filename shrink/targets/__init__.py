@@ -22,7 +22,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     summary: str
     format: Literal["tflite", "onnx"]
-    precision: Literal["int8", "fp16", "fp32"]
+    precision: Literal["int8", "int16x8", "fp16", "fp32"]
     engine: str  # device_runner engine that verifies it
     float_twin: str  # the target that its size and latency are compared with
     layout: Literal["NHWC", "NCHW"]  # of the image input
@@ -45,7 +45,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def calibrated(self) -> bool:
         """Whether calibration images are needed."""
-        return self.precision == "int8"
+        return self.precision in ("int8", "int16x8")
 
     @property
     def rewrites(self) -> tuple[str, ...]:

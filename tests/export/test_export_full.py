@@ -13,7 +13,7 @@ from shrink.inspect.truth import inspect_bytes
 Printer = Callable[..., Printed]
 
 
-@pytest.mark.parametrize("net", ["cnn", "vit", "classic"])
+@pytest.mark.parametrize("net", ["cnn", "vit", "mixed"])
 def test_no_float_is_left_in_the_file(made: Printer, net: str) -> None:
     found = inspect_bytes(made(net, "tflite-int8-full").file, "tflite")
     dtypes = {dtype for record in found.records for dtype in (*record.input_dtypes, record.output_dtype)}
@@ -23,7 +23,7 @@ def test_no_float_is_left_in_the_file(made: Printer, net: str) -> None:
     assert found.truth.int8_mac_share == 1.0 and not found.truth.leftovers
 
 
-@pytest.mark.parametrize("net", ["cnn", "vit", "classic"])
+@pytest.mark.parametrize("net", ["cnn", "vit", "mixed"])
 def test_the_file_answers_as_the_simulation_and_near_the_float_model(made: Printer, net: str) -> None:
     """Kernels with tables and fixed-point arithmetic round otherwise than floats do: a few steps of the output."""
     item = made(net, "tflite-int8-full")
