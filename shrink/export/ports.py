@@ -46,11 +46,15 @@ def take_pixels(model: bytes, dtype: Codes) -> bytes:
 
 
 def only_codes(model: bytes) -> bytes:
-    """A file that takes and gives codes, from one that quantizes at its entrance and dequantizes at its exit."""
+    """A file that takes and gives codes, from one that quantizes at its entrance and dequantizes at its exit.
+
+    Where pixels go in already, that quantization moves codes, and stays.
+    """
     tree = parse(model)
     (graph,) = tree.subgraphs
     readers = [op for op in graph.operators if graph.inputs[0] in op.inputs]
-    if [code_of(tree, op) for op in readers] == [schema.BuiltinOperator.QUANTIZE]:
+    takes_floats = graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32
+    if takes_floats and [code_of(tree, op) for op in readers] == [schema.BuiltinOperator.QUANTIZE]:
         graph.operators.remove(readers[0])
         _rename(tree, graph.inputs, graph.inputs[0], readers[0].outputs[0])
     (last,) = (op for op in graph.operators if graph.outputs[0] in op.outputs)

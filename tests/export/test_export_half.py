@@ -17,7 +17,7 @@ from shrink.graph.capture import capture
 from shrink.inspect.truth import inspect_bytes
 
 Printer = Callable[..., Printed]
-FILES = [("cnn", "tflite"), ("vit", "tflite"), ("vit", "onnx")]
+FILES = [("vit", "tflite"), ("vit", "onnx")]
 
 
 def rounded(module: nn.Module) -> nn.Module:
