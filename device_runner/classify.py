@@ -38,5 +38,6 @@ class Classifier:
             EngineError: the runtime fails, or answers with no numbers.
         """
         m = self.bundle.manifest
-        raw = self.engine.run(preprocess.encode(preprocess.prepare(data, m.preprocess), m.input))
+        pixels = preprocess.pixels(preprocess.decode(data), m.preprocess)
+        raw = self.engine.run(preprocess.tensor(pixels, m.preprocess, m.input))
         return postprocess.top_k(postprocess.probabilities(raw, m.output), m.labels, k)

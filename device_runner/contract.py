@@ -37,6 +37,7 @@ def rules(m: Manifest) -> Iterator[tuple[bool, str]]:
     for name in (m.model, LABELS_NAME, GOLDEN_NAME):
         yield name in names, f"files does not list {name!r}"
     yield from quantization("input", m.input)
+    yield from grey_levels(m.input)
     yield from quantization("output", m.output)
     yield bool(m.labels), "labels is empty"
     yield m.output.shape == (1, len(m.labels)), f"output.shape is {m.output.shape} for {len(m.labels)} labels"
@@ -53,6 +54,14 @@ def quantization(where: str, t: Tensor) -> Iterator[tuple[bool, str]]:
     yield good_scale, f"{where}.scale is {t.scale}; {t.dtype} needs one above 0"
     good_zero = t.zero_point is not None and low <= t.zero_point <= high
     yield good_zero, f"{where}.zero_point is {t.zero_point}; {t.dtype} needs one in {low}..{high}"
+
+
+def grey_levels(spec: Input) -> Iterator[tuple[bool, str]]:
+    """An input of pixels has one code per grey level."""
+    if spec.values == "pixels":
+        yield spec.dtype in CODES, f"input.values is pixels, and its dtype is {spec.dtype}"
+        codes, wanted = (spec.scale, spec.zero_point), (1.0, CODES[spec.dtype][0])
+        yield codes == wanted, f"input has scale and zero point {codes}; pixels have {wanted}"
 
 
 def preprocessing(p: Preprocess, spec: Input) -> Iterator[tuple[bool, str]]:

@@ -73,7 +73,7 @@ def make_golden(
     """
     files = [*images, probe_image()]
     pixels = np.stack([preprocess.pixels(preprocess.decode(data), p) for data in files])
-    inputs = [preprocess.encode(preprocess.normalize(image, p), spec) for image in pixels]
+    inputs = [preprocess.tensor(image, p, spec) for image in pixels]
     golden = Golden(
         images=np.frombuffer(b"".join(files), np.uint8),
         offsets=np.cumsum([0, *map(len, files)], dtype=np.int64),

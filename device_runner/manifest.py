@@ -43,9 +43,14 @@ class Tensor(Record, frozen=True, kw_only=True):
 
 
 class Input(Tensor, frozen=True, kw_only=True):
-    """The image input."""
+    """The image input.
+
+    It holds normalized values, or the pixels themselves, 0..255: the model then normalizes them, with
+    the mean and deviation of `Preprocess`, and real = grey level.
+    """
 
     layout: Literal["NHWC", "NCHW"]
+    values: Literal["normalized", "pixels"] = "normalized"
 
 
 class Output(Tensor, frozen=True, kw_only=True):

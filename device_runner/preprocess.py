@@ -2,6 +2,7 @@
 
     bytes --decode--> image --pixels--> uint8 (H, W, C) --normalize--> float32 (H, W, C) --encode--> (1, ...)
 
+A model that takes pixels normalizes them itself: there, `normalize` is left out.
 The toolkit calibrates and judges with these same functions, so the pixels on the device are the
 pixels that were judged. Rounding follows torchvision; `tests/device_runner` compares the two.
 """
@@ -9,6 +10,7 @@ pixels that were judged. Rounding follows torchvision; `tests/device_runner` com
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,17 +155,22 @@ def normalize(pixels: NDArray[np.uint8], p: Preprocess) -> NDArray[np.float32]:
     return x
 
 
-def encode(x: NDArray[np.float32], spec: Input) -> NDArray[np.generic]:
+def tensor(pixels: NDArray[np.uint8], p: Preprocess, spec: Input) -> NDArray[np.generic]:
+    """The model's input from pixels (H, W, C); a model that takes pixels gets these very bytes."""
+    return encode(pixels if spec.values == "pixels" else normalize(pixels, p), spec)
+
+
+def encode(x: NDArray[np.float32] | NDArray[np.uint8], spec: Input) -> NDArray[np.generic]:
     """Lay out and, if the input is quantized, round: code = clip(round(x / scale) + zero_point), half to even.
 
     Args:
-        x: normalized, shape (H, W, C) or (N, H, W, C).
+        x: normalized, or uint8 pixels if the model takes those; shape (H, W, C) or (N, H, W, C).
         spec: the model's input; its batch dimension is not compared.
 
     Returns:
         shape (N, ...) in the layout and dtype of `spec`; N is 1 for a single image.
     """
-    batch = x[np.newaxis] if x.ndim == 3 else x
+    batch: NDArray[Any] = x[np.newaxis] if x.ndim == 3 else x
     if spec.layout == "NCHW":
         batch = batch.transpose(0, 3, 1, 2)
     if batch.shape[1:] != spec.shape[1:]:
@@ -172,7 +179,15 @@ def encode(x: NDArray[np.float32], spec: Input) -> NDArray[np.generic]:
             "the manifest's preprocess and input contradict each other",
             "export the bundle again",
         )
+    if spec.values == "pixels":
+        return np.ascontiguousarray(_levels(batch, spec))
     return np.ascontiguousarray(batch if spec.dtype == "float32" else _quantize(batch, spec))
+
+
+def _levels(x: NDArray[np.uint8], spec: Input) -> NDArray[np.generic]:
+    """Grey levels as codes: the same bytes, as int8 128 lower."""
+    assert x.dtype == np.uint8, "pixels are not normalized"
+    return x if spec.dtype == "uint8" else (x ^ np.uint8(128)).view(np.int8)
 
 
 def _quantize(x: NDArray[np.float32], spec: Input) -> NDArray[np.generic]:

@@ -115,6 +115,21 @@ def export(
             show_default=False,
         ),
     ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="What the file takes: float32, normalized; or uint8 or int8, the pixels of the camera as they are. "
+            "[default: float32; int8 for a target without floats]",
+            show_default=False,
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT", help="Of the image: nhwc or nchw. [default: the target's own]", show_default=False
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
@@ -147,6 +162,7 @@ def export(
       shrink export --recipe recipes/fashion_cnn.toml --out out/cnn
     """
     from shrink import recipe as recipes
+    from shrink import targets
     from shrink.progress import progress_on
     from shrink.quiet import chatter_aside
     from shrink.report import terminal
@@ -158,6 +174,8 @@ def export(
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "calibrate": calibrate,
         "quantize": quantize,
+        "input": input,
+        "layout": layout,
         "max_drop": max_drop,
         "prune": prune,
         "prune_params": prune_params,
@@ -165,6 +183,7 @@ def export(
         "keep": keep or None,
     }
     asked = recipes.combine(recipe, flags)
+    targets.check_installed(asked.targets)
     with chatter_aside() as stream:
         from shrink import pipeline  # seconds, and warnings of the libraries it brings
 

@@ -20,6 +20,7 @@ from shrink.steps.calibrating import calibrate
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import load
+from shrink.steps.printing import check_input
 from shrink.steps.reporting import Outcome, build_report
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.timing import measure
@@ -53,6 +54,8 @@ def export(
     """
     check_free(out, replace=force, is_ours=is_ours)
     wanted = tuple(map(targets.load, recipe.targets))
+    for target in wanted:
+        check_input(recipe, target)
     clock, skipped = Clock(progress), SkipLog()
     with one_thread_per_op():
         with clock.stage("load model and data"):

@@ -25,6 +25,8 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "checkpoint": ("the path of a file", 'checkpoint = "weights.safetensors"'),
     "calibrate": ("a number of images, or a folder or CSV of them", "calibrate = 256"),
     "quantize": ("fast, balanced or thorough", 'quantize = "balanced"'),
+    "input": ("float32, uint8 or int8", 'input = "uint8"'),
+    "layout": ("nhwc or nchw", 'layout = "nhwc"'),
     "max_drop": ("a number of points of top-1", "max_drop = 1.0"),
     "seed": ("a whole number of at least 0", "seed = 0"),
     "prune": ("how many times fewer multiply-accumulates are wanted", 'prune = "1.5x"'),
@@ -60,6 +62,10 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: str | None = None  # safetensors, or a state dict
     calibrate: str = "256"  # a number of images, a folder or a CSV
     quantize: Literal["fast", "balanced", "thorough"] = "balanced"  # how much is tried for the sake of the answers
+    input: Literal["float32", "uint8", "int8"] | None = (
+        None  # normalized, or the pixels as codes; None: the target's own
+    )
+    layout: Literal["nhwc", "nchw"] | None = None  # of the image; None: the target's own
     max_drop: float = 1.0  # points of top-1 that may be lost, 0..100
     preprocess: Preprocess | None = None  # None: the model's own
     seed: int = 0  # >= 0

@@ -493,7 +493,7 @@ PUBLIC: Mapping[str, str] = {
         "MANIFEST_NAME SCHEMA Accuracy File Input Latency Leftover Manifest Output Preprocess TruthLabel dump parse"
     ),
     "device_runner.postprocess": "Answer probabilities scores top_k",
-    "device_runner.preprocess": "encode prepare",
+    "device_runner.preprocess": "encode prepare tensor",
     "device_runner.selftest": "SelfTest selftest",
     "shrink": "__version__",
     "shrink.bench.host": "host",

@@ -30,6 +30,8 @@ data = "photos"
 targets = ["onnx-fp32"]
 checkpoint = "weights.safetensors"
 calibrate = 64
+input = "uint8"
+layout = "nchw"
 max_drop = 2
 seed = 7
 
@@ -63,6 +65,7 @@ def test_defaults_are_those_of_the_help() -> None:
     recipe = parse(ASKED, "r.toml")
     assert recipe.targets == ("tflite-int8", "onnx-int8")
     assert (recipe.calibrate, recipe.max_drop, recipe.checkpoint, recipe.seed) == ("256", 1.0, None, 0)
+    assert (recipe.input, recipe.layout) == (None, None)
 
 
 def test_a_file_says_all_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
@@ -70,6 +73,7 @@ def test_a_file_says_all_and_its_paths_are_relative_to_it(tmp_path: Path) -> Non
     assert recipe.model == f"{tmp_path}/models/net.py:make?width=2"
     assert (recipe.data, recipe.checkpoint) == (f"{tmp_path}/photos", f"{tmp_path}/weights.safetensors")
     assert (recipe.calibrate, recipe.max_drop, recipe.seed, recipe.targets) == ("64", 2.0, 7, ("onnx-fp32",))
+    assert (recipe.input, recipe.layout) == ("uint8", "nchw")
     assert recipe.preprocess is not None and recipe.preprocess.crop == (224, 224)
 
 
@@ -147,6 +151,8 @@ def test_every_example_is_valid(tmp_path: Path, key: str) -> None:
         ({"max_drop": -0.5}, "max_drop is -0.5", "use a number of 0 to 100, such as 1.0"),
         ({"max_drop": float("nan")}, "max_drop is nan", "use a number of 0 to 100, such as 1.0"),
         ({"seed": -1}, "seed is -1", "write seed = 0"),
+        ({"input": "uint16"}, "input is 'uint16' in r.toml", 'write input = "uint8"'),
+        ({"layout": "NHWC"}, "layout is 'NHWC' in r.toml", 'write layout = "nhwc"'),
         ({"seed": 1.5}, "seed is 1.5 in r.toml", "write seed = 0"),
         ({"preprocess": "imagenet"}, "preprocess is 'imagenet' in r.toml", "write [preprocess]"),
         ({"preprocess": GREY | {"color": "grey"}}, "preprocess.color is 'grey' in r.toml", 'write color = "RGB"'),

@@ -7,22 +7,48 @@ from pathlib import Path
 
 import msgspec
 
-from device_runner.contract import GOLDEN_NAME, LABELS_NAME, check
-from device_runner.manifest import MANIFEST_NAME, File, Input, Manifest, Output, dump
+from device_runner.contract import CODES, GOLDEN_NAME, LABELS_NAME, check
+from device_runner.manifest import MANIFEST_NAME, DType, File, Input, Manifest, Output, dump
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
-from shrink.targets import Target
+from shrink.export.ports import Codes
+from shrink.graph.entrance import Layout
+
+Affine = tuple[float | None, int | None]
+"""Scale and zero point."""
 
 
-def float_input(target: Target, input_shape: tuple[int, ...]) -> Input:
-    """The image input of a target that takes floats; `input_shape` is (1, C, H, W)."""
+def image_input(
+    input_shape: tuple[int, ...], layout: Layout, dtype: Codes | None = None, codes: Affine | None = None
+) -> Input:
+    """The image input of a file; `input_shape` is (1, C, H, W).
+
+    Args:
+        input_shape: of the model.
+        layout: of the file.
+        dtype: of codes; None for floats.
+        codes: scale and zero point of normalized values; None for pixels.
+    """
     batch, channels, height, width = input_shape
     shapes = {"NHWC": (batch, height, width, channels), "NCHW": (batch, channels, height, width)}
-    return Input(name=INPUT_NAME, shape=shapes[target.layout], dtype="float32", layout=target.layout)
+    if dtype is None:
+        return Input(name=INPUT_NAME, shape=shapes[layout], dtype="float32", layout=layout)
+    scale, zero_point = codes or (1.0, CODES[dtype][0])
+    return Input(
+        name=INPUT_NAME,
+        shape=shapes[layout],
+        dtype=dtype,
+        layout=layout,
+        values="normalized" if codes else "pixels",
+        scale=scale,
+        zero_point=zero_point,
+    )
 
 
-def float_output(classes: int) -> Output:
-    """Scores as floats, before softmax."""
-    return Output(name=OUTPUT_NAME, shape=(1, classes), dtype="float32", kind="logits")
+def scores_output(classes: int, codes: Affine | None = None) -> Output:
+    """Scores before softmax: floats, or int8 codes with that scale and zero point."""
+    scale, zero_point = codes or (None, None)
+    dtype: DType = "int8" if codes else "float32"
+    return Output(name=OUTPUT_NAME, shape=(1, classes), dtype=dtype, kind="logits", scale=scale, zero_point=zero_point)
 
 
 def write_bundle(folder: Path, manifest: Manifest, model: bytes, golden: bytes) -> None:

@@ -20,7 +20,7 @@ ALIGNMENT = 16  # bytes; what the schema asks of buffers
 
 def compact(model: bytes) -> bytes:
     """The same model with equal vectors shared and short tensor names."""
-    tree = schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
+    tree = parse(model)
     tree.description = b"shrink"
     for graph in tree.subgraphs:
         for index, tensor in enumerate(graph.tensors):
@@ -32,7 +32,17 @@ def compact(model: bytes) -> bytes:
             tensor_map.name = INPUT_NAME.encode()
         for tensor_map in signature.outputs:
             tensor_map.name = OUTPUT_NAME.encode()
-    builder = _SharingBuilder(len(model))
+    return pack(tree)
+
+
+def parse(model: bytes) -> Any:
+    """The file as a tree of the schema's objects."""
+    return schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
+
+
+def pack(tree: Any) -> bytes:
+    """The file of a tree."""
+    builder = _SharingBuilder(1024)
     builder.Finish(tree.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

@@ -12,19 +12,29 @@ import torch
 from torch import fx
 
 from shrink.export.culprit import lowering_error
+from shrink.export.half import check_half, halve_onnx
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+from shrink.export.onnx_ports import take_pixels
+from shrink.export.ports import Codes
 from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
 from shrink.graph.shapes import input_shape
 
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 
-def to_onnx(graph_module: fx.GraphModule) -> bytes:
+def to_onnx(graph_module: fx.GraphModule, *, pixels: Codes | None = None, half: bool = False) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to ONNX.
 
+    Args:
+        graph_module: of one image, in the layout that the file is to take.
+        pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
+        half: whether the weights are held in 16 bits.
+
     Raises:
-        LoweringError: the converter has no form for an op, which is named.
+        LoweringError: the converter has no form for an op, which is named; or a weight does not fit into 16 bits.
     """
+    if half:
+        check_half(graph_module)
     example = torch.zeros(input_shape(graph_module))
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -41,6 +51,10 @@ def to_onnx(graph_module: fx.GraphModule) -> bytes:
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     _rename(model)
+    if pixels is not None:
+        take_pixels(model, pixels)
+    if half:
+        halve_onnx(model)
     return bytes(model.SerializeToString())
 
 

@@ -6,38 +6,53 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
+from shrink.export.half import check_half, halve_tflite
+from shrink.export.hybrid import read_codes, strict
+from shrink.export.int16 import Key, Numbers, widen
+from shrink.export.ports import Codes, only_codes, take_pixels
 from shrink.graph.shapes import input_shape
 
 
-class ChannelsLast(nn.Module):
-    """Takes (1, H, W, C), the layout cameras and TFLite have, and hands the graph (1, C, H, W)."""
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file is, beyond what its graph says.
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph_module = graph_module
+    Attributes:
+        pixels: dtype of a file that takes grey levels, as the graph must; None: it takes floats.
+        half: whether the weights are held in 16 bits.
+        run_time: whether no activation is held in codes; only weights are, and inputs are quantized as they come.
+        only_codes: whether codes go in and come out, with no op between them and the rest.
+        wide: makes activations 16 bits wide; the numbers behind 8-bit constants.
+    """
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.graph_module(image.permute(0, 3, 1, 2))
-        return scores
+    pixels: Codes | None = None
+    half: bool = False
+    run_time: bool = False
+    only_codes: bool = False
+    wide: Mapping[Key, Numbers] | None = None
 
 
-def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:
+def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = Form()) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to TFLite.
 
     Args:
-        graph_module: graph of one image (1, C, H, W) float32; the file takes (1, H, W, C).
+        graph_module: of one image, in the layout that the file is to take.
         quantized: whether the graph holds quantize and dequantize nodes.
+        form: what the file is.
 
     Raises:
-        LoweringError: the converter has no form for an op, which is named.
+        LoweringError: the converter has no form for an op, which is named; or a weight does not fit into 16 bits.
     """
+    if form.half:
+        check_half(graph_module)
     import litert_torch
     from litert_torch.quantize import pt2e_quantizer
     from litert_torch.quantize.quant_config import QuantConfig
@@ -48,16 +63,19 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool) -> bytes:
         # float weights; ops between quantize and dequantize nodes become int8 under both.
         any_config = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(any_config))
-    _, channels, height, width = input_shape(graph_module)
-    example = torch.zeros(1, height, width, channels)
-    with _quiet():
+    example = torch.zeros(input_shape(graph_module))
+    with _quiet(), strict() if form.run_time else contextlib.nullcontext():
         litert_torch.config.show_progress = False
         try:
-            model = litert_torch.convert(ChannelsLast(graph_module).eval(), (example,), quant_config=config)
-            return compact(model.model_content())
+            model = litert_torch.convert(graph_module.eval(), (example,), quant_config=config).model_content()
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
+    for wanted, rewrite in ((form.run_time, read_codes), (form.half, halve_tflite)):
+        model = rewrite(model) if wanted else model
+    model = model if form.wide is None else widen(model, form.wide)
+    model = take_pixels(model, form.pixels) if form.pixels else model
+    return compact(only_codes(model) if form.only_codes else model)
 
 
 @contextlib.contextmanager

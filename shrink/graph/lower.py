@@ -6,6 +6,7 @@ rewritten for a target is that target's data (`targets/*.toml`, key `lower`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from shrink.graph.pixels import SEQUENCE, align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
 
 aten = torch.ops.aten
-PIXEL_GRID = "pixel_grid"
+PIXEL_GRID, PIXEL_GRID_ALWAYS = "pixel_grid", "pixel_grid_always"
 Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 
 
@@ -33,7 +34,7 @@ def lower(
     """Apply the named rules in place.
 
     Args:
-        rules: names from `RULES`, and "pixel_grid".
+        rules: names from `RULES`, and "pixel_grid" or "pixel_grid_always", which takes patch embeddings, too.
         normalization: mean and std per channel of the image input, which "pixel_grid" needs.
 
     Returns:
@@ -55,7 +56,9 @@ def lower(
     if folded := fold_factors(graph_module):
         lines.append(f"factors: constant products moved into the next weights, {folded} times")
     tidy(graph_module)
-    if PIXEL_GRID in rules and normalization is not None and align_to_pixels(graph_module, *normalization):
+    grid = next((rule for rule in (PIXEL_GRID, PIXEL_GRID_ALWAYS) if rule in rules), None)
+    patches = grid == PIXEL_GRID_ALWAYS
+    if grid and normalization is not None and align_to_pixels(graph_module, *normalization, patches=patches):
         lines.append(f"{PIXEL_GRID}: the first convolution reads grey levels 0..255; the codes of the image are exact")
         _settle(graph_module)
     return tuple(lines)
@@ -184,6 +187,45 @@ def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
     return call(node, target, *args)
 
 
+def layer_norm(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, op by op: no runtime has it in integers."""
+    given: tuple[Any, ...] = node.args
+    source, sizes, weight, bias, eps = given[:5] + (None, None, 1e-5)[len(given) - 2 :]
+    axes = list(range(-len(sizes), 0))
+    rank = len(node.meta["shape"])
+    centred = call(node, aten.sub.Tensor, source, call(node, aten.mean.dim, source, axes, True))
+    variance = call(node, aten.mean.dim, call(node, aten.mul.Tensor, centred, centred), axes, True)
+    shifted = call(node, aten.add.Tensor, variance, scalar_like(graph_module, node, f"{node.name}_eps", eps))
+    result = call(node, aten.mul.Tensor, centred, call(node, aten.rsqrt.default, shifted))
+    for op, part in ((aten.mul.Tensor, weight), (aten.add.Tensor, bias)):
+        if part is not None:
+            with node.graph.inserting_before(node):
+                value = constant(graph_module, part).reshape((1,) * (rank - len(sizes)) + tuple(sizes))
+                number = add_constant(graph_module, f"{node.name}_affine", value)
+            result = call(node, op, result, number)
+    return result
+
+
+def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """One part of a split, chunk or unbind as a slice or selection of its own."""
+    parts: Any = node.args[0]
+    if parts.target not in PARTS:
+        return None
+    source, *rest = parts.args
+    axis = rest[PARTS[parts.target]] if len(rest) > PARTS[parts.target] else parts.kwargs.get("dim", 0)
+    index: Any = node.args[1]
+    if parts.target is aten.unbind.int:
+        return call(node, aten.select.int, source, axis, index)
+    size = node.meta["shape"][axis]
+    start = index * rest[0] if isinstance(rest[0], int) else sum(rest[0][:index])
+    if parts.target is aten.chunk.default:
+        start = index * -(-source.meta["shape"][axis] // rest[0])
+    return call(node, aten.slice.Tensor, source, axis, start, start + size)
+
+
+PARTS = {aten.unbind.int: 0, aten.split.Tensor: 1, aten.split_with_sizes.default: 1, aten.chunk.default: 1}
+"""Ops that give several tensors -> where the axis stands behind their first argument."""
+
 RULES: dict[str, dict[object, Rewrite]] = {
     "hard_sigmoid": {aten.hardsigmoid.default: hard_sigmoid},
     "hard_swish": {aten.hardswish.default: hard_swish},
@@ -192,6 +234,8 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "pool_padding": {aten.max_pool2d.default: pool_padding},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
+    "layer_norm": {aten.layer_norm.default: layer_norm},
+    "pieces": {operator.getitem: piece},
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -203,5 +247,7 @@ DESCRIPTIONS = {
     "pool_padding": "zeros put around what is not negative before its maximum is taken",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "numbers": "number operands written as constants, divisions as products",
+    "layer_norm": "layer norms written op by op",
+    "pieces": "parts of a split written as slices",
     "attention": "written as matmul, softmax, matmul",
 }

@@ -22,18 +22,20 @@ SEQUENCE = (aten.reshape.default, aten.flatten.using_ints, aten.permute.default)
 """Readers of a convolution that turns patches into tokens."""
 
 
-def align_to_pixels(graph_module: fx.GraphModule, mean: Sequence[float], std: Sequence[float]) -> bool:
+def align_to_pixels(
+    graph_module: fx.GraphModule, mean: Sequence[float], std: Sequence[float], *, patches: bool = False
+) -> bool:
     """Rewrite the first convolution to read grey levels; returns whether it could.
 
-    It can when the image goes to one ordinary convolution only, perhaps padded with zeros before, that
-    is not the patch embedding of a transformer.
+    It can when the image goes to one ordinary convolution only, perhaps padded with zeros before.
 
     Args:
         graph_module: lowered graph of one normalized image (1, C, H, W).
         mean, std: of the normalization, per channel.
+        patches: whether the patch embedding of a transformer may be it; its input range is else taken at run time.
     """
     image = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
-    found = _first_convolution(image)
+    found = _first_convolution(image, patches)
     if found is None:
         return False
     source, conv = found
@@ -60,7 +62,12 @@ def align_to_pixels(graph_module: fx.GraphModule, mean: Sequence[float], std: Se
     return True
 
 
-def _first_convolution(image: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+def reads_levels(graph_module: fx.GraphModule) -> bool:
+    """Whether the first convolution of a graph reads grey levels."""
+    return any(node.meta.get(FIXED_RANGE) == LEVELS for node in graph_module.graph.nodes)
+
+
+def _first_convolution(image: fx.Node, patches: bool) -> tuple[fx.Node, fx.Node] | None:
     """(what it reads, the convolution), or None if the image takes another way."""
     source = image
     user = _only_user(source)
@@ -68,8 +75,8 @@ def _first_convolution(image: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         source, user = user, _only_user(user)
     if user is None or user.target is not aten.conv2d.default or not is_constant(user.args[1]):
         return None
-    starts_a_sequence = all(reader.target in SEQUENCE for reader in user.users)  # its input range is taken at run time
-    return (source, user) if convolution(user).groups == 1 and not starts_a_sequence else None
+    starts_a_sequence = all(reader.target in SEQUENCE for reader in user.users)
+    return (source, user) if convolution(user).groups == 1 and (patches or not starts_a_sequence) else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

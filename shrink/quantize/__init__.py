@@ -15,10 +15,11 @@ from shrink.quantize.ladder import Rung, climb
 from shrink.quantize.plan import Plan
 from shrink.quantize.ranges import Range
 from shrink.quantize.rungs import EFFORTS
-from shrink.quantize.scheme import Scheme, observable, plan_scheme
+from shrink.quantize.scheme import Scheme, observable, plan_scheme, run_time_scheme
 from shrink.quantize.sensitivity import Cost, costs
 from shrink.quantize.simulate import simulation
 from shrink.quantize.state import State, Tools, scores
+from shrink.quantize.whole import whole_scheme
 from shrink.targets import Target
 
 __all__ = [
@@ -81,6 +82,10 @@ class Chosen:
 
 def schemes(graph: fx.Graph, target: Target) -> dict[str, Scheme]:
     """The schemes to start from, by the ranges they take next to float ops; equal ones appear once."""
+    if target.ranges == "run-time":
+        return {"run-time": run_time_scheme(graph, target)}
+    if target.ranges == "calibrated":
+        return {"calibrated": whole_scheme(graph, target)}
     found: dict[str, Scheme] = {}
     for border in target.borders:
         scheme = plan_scheme(graph, target, border=border)
@@ -109,12 +114,21 @@ def observe(
     Raises:
         CalibrationError: a value is NaN or infinite.
     """
-    names = {name for target in wanted for name in observable(graph_module.graph, target)}
+    names = {name for target in wanted for name in _names(graph_module.graph, target)}
     axes = channel_axes(graph_module.graph, names)
     first: list[Tensor] = []
     found = _ranges.observe(graph_module, names, _keep_first(images, first), axes=axes, workers=workers)
     image = next(node.name for node in graph_module.graph.nodes if node.op == "placeholder")
-    return Observed(found | {image: image_range(found[image], *normalization)}, first)
+    if image in found:
+        found[image] = image_range(found[image], *normalization)
+    return Observed(found, first)
+
+
+def _names(graph: fx.Graph, target: Target) -> frozenset[str]:
+    """The values whose ranges may be asked for: all that later rungs could need, for a target with a choice."""
+    starts = schemes(graph, target).values()
+    named = frozenset(name for scheme in starts for name in (*scheme.values, *scheme.dynamic.values()))
+    return named | observable(graph, target) if target.ranges == "mixed" else named
 
 
 def _keep_first(images: Iterable[Tensor], kept: list[Tensor]) -> Iterator[Tensor]:
@@ -145,7 +159,9 @@ def choose(
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers)
     starts = {
-        f"{border} ranges next to float ops": State(graph_module, observed.ranges, scheme, border)
+        f"{border} ranges{' next to float ops' * bool(target.borders)}": State(
+            graph_module, observed.ranges, scheme, border
+        )
         for border, scheme in schemes(graph_module.graph, target).items()
     }
     best, rungs = climb(starts, EFFORTS[effort], tools)

@@ -19,12 +19,18 @@ from shrink.quantize.rounding import Rounded
 
 quantized = torch.ops.quantized_decomposed
 UNSIGNED_SHIFT = 128
+WIDE_HIGH = 32767
 MOST_BIAS = 2**30
 """Largest code of a bias, which is held in 32 bits at the scales of input and weight; the sum needs room, too."""
 
 
 def apply(
-    graph_module: fx.GraphModule, plan: Plan, *, unsigned: bool = False, pack_weights: bool = False
+    graph_module: fx.GraphModule,
+    plan: Plan,
+    *,
+    unsigned: bool = False,
+    pack_weights: bool = False,
+    wide: bool = False,
 ) -> fx.GraphModule:
     """The quantized graph of `plan`; `graph_module` is left as it is.
 
@@ -32,12 +38,13 @@ def apply(
         graph_module: the lowered float graph the plan was made for.
         plan: what to quantize.
         unsigned: hold activations as uint8 codes, 128 higher; exact, and what ONNX Runtime likes on x86.
+        wide: hold activations as symmetric 16-bit codes of the same ranges.
         pack_weights: keep weights as int8 constants instead of quantizing float ones in the graph.
     """
     result = copied(graph_module)
     nodes = {node.name: node for node in result.graph.nodes}
     for name, codes in plan.codes.items():
-        _hold(nodes[name], codes, plan, unsigned)
+        _hold(nodes[name], _wide(codes) if wide else _narrow(codes, unsigned), plan)
     for name in sorted(plan.scheme.static | plan.scheme.dynamic.keys()):
         node = nodes[name]
         if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
@@ -49,14 +56,25 @@ def apply(
     return result
 
 
-def _hold(node: fx.Node, codes: Affine, plan: Plan, unsigned: bool) -> None:
+def _narrow(codes: Affine, unsigned: bool) -> tuple[Any, ...]:
+    """Scale, zero point, lowest and highest code, and dtype."""
+    shift = UNSIGNED_SHIFT if unsigned else 0
+    dtype = torch.uint8 if unsigned else torch.int8
+    return codes.scale, codes.zero_point + shift, LOW + shift, HIGH + shift, dtype
+
+
+def _wide(codes: Affine) -> tuple[Any, ...]:
+    """The 16-bit codes that reach as far as the 8-bit ones."""
+    reach = codes.scale * max(codes.zero_point - LOW, HIGH - codes.zero_point)
+    return reach / WIDE_HIGH, 0, -WIDE_HIGH - 1, WIDE_HIGH, torch.int16
+
+
+def _hold(node: fx.Node, args: tuple[Any, ...], plan: Plan) -> None:
     """Quantize and dequantize the output of `node` for the users that compute on codes.
 
     Where the node itself computes on codes its value exists in no other form, so all users read it.
     """
     readers = [user for user in node.users if node.name in plan.scheme.static or user.name in plan.scheme.static]
-    shift = UNSIGNED_SHIFT if unsigned else 0
-    args = (codes.scale, codes.zero_point + shift, LOW + shift, HIGH + shift, torch.uint8 if unsigned else torch.int8)
     with node.graph.inserting_after(node):
         to_codes = node.graph.call_function(quantized.quantize_per_tensor.default, (node, *args))
     with node.graph.inserting_after(to_codes):

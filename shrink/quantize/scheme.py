@@ -115,6 +115,18 @@ def plan_scheme(
     )
 
 
+def run_time_scheme(graph: fx.Graph, target: Target) -> Scheme:
+    """Nothing calibrated: 8-bit weights for every convolution and linear whose input the runtime can quantize."""
+    able = [
+        node
+        for node in graph.nodes
+        if op_name(node) in target.compute
+        and is_constant(node.args[1])
+        and (_is_linear(node) or (target.dynamic_conv and convolution(node).groups == 1))
+    ]
+    return Scheme(frozenset(), {node.name: node.args[0].name for node in able}, (), (), {})
+
+
 def _available(
     graph: fx.Graph, target: Target, floats: Collection[str], *, apart: Collection[fx.Node] = ()
 ) -> set[fx.Node]:

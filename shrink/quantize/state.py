@@ -68,7 +68,7 @@ class Tools:
 
     def error(self, state: State) -> float:
         """Root mean square difference of the scores over their own deviation."""
-        graph = simulation(apply(state.graph, state.plan(self.target)))
+        graph = simulation(apply(state.graph, state.plan(self.target), wide=self.target.precision == "int16x8"))
         given = scores(graph, self.held_out, self.workers)
         return float((given - self.wanted).square().mean().sqrt() / self.wanted.std().clamp_min(1e-12))
 

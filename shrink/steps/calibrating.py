@@ -13,8 +13,8 @@ from shrink import quantize
 from shrink.data.checks import CalibrationStats, check_calibration
 from shrink.data.stream import SkipLog, stream
 from shrink.progress import Stage
-from shrink.steps.capturing import Lowered, Rules
-from shrink.steps.loading import Job
+from shrink.steps.capturing import Lowered
+from shrink.steps.loading import Job, Rules
 from shrink.steps.threads import workers
 
 BATCH = 8  # images decoded ahead
@@ -34,9 +34,9 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
     """Observe ranges in one pass over the images per graph, then choose a plan per int8 target."""
     plans: dict[str, quantize.Chosen] = {}
     images = 0
-    wanted = [target for target in job.targets if target.precision == "int8"]
-    for lowered in dict.fromkeys(graphs[target.rewrites] for target in wanted):
-        mine = [target for target in wanted if graphs[target.rewrites] is lowered]
+    wanted = [target for target in job.targets if target.calibrated]
+    for lowered in dict.fromkeys(graphs[job.rules(target)] for target in wanted):
+        mine = [target for target in wanted if graphs[job.rules(target)] is lowered]
         given = _Images(job, skipped, stage)
         observed = quantize.observe(
             lowered.graph,

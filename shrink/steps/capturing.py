@@ -9,9 +9,7 @@ from torch import fx
 from shrink.graph.capture import capture
 from shrink.graph.edit import copied
 from shrink.graph.lower import lower
-from shrink.steps.loading import Job
-
-Rules = tuple[str, ...]
+from shrink.steps.loading import Job, Rules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +32,7 @@ def lower_all(job: Job, captured: fx.GraphModule) -> dict[Rules, Lowered]:
     rewrite makes no difference.
     """
     found: dict[Rules, Lowered] = {}
-    for rules in dict.fromkeys(target.rewrites for target in job.files):
+    for rules in dict.fromkeys(map(job.rules, job.files)):
         lowered = _lowered(job, captured, rules)
         found[rules] = next((other for other in found.values() if other.rewrites == lowered.rewrites), lowered)
     return found

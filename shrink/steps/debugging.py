@@ -29,8 +29,8 @@ from shrink.progress import Progress, Stage
 from shrink.recipe import ExportRecipe
 from shrink.steps import pruning
 from shrink.steps.calibrating import Calibrated, calibrate
-from shrink.steps.capturing import Lowered, Rules, capture_model, lower_all
-from shrink.steps.loading import Job, load
+from shrink.steps.capturing import Lowered, capture_model, lower_all
+from shrink.steps.loading import Job, Rules, load
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.verifying import LARGEST_PARITY
 from shrink.steps.writing import Artifact, write
@@ -88,8 +88,10 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
             artifacts = write(job, graphs, calibrated, stage)
         with progress.stage("compare the steps"):
             x = _images(job)
-            model = job.reference(x) if pruned is None else _run(pruned.graph, x)  # what pruning cost is not looked for
-            steps = tuple(_steps(job, model, graphs, calibrated, artifacts, bundle, x))
+            wanted = (
+                job.reference(x) if pruned is None else _run(pruned.graph, x)
+            )  # what pruning cost is not looked for
+            steps = tuple(_steps(job, wanted, graphs, calibrated, artifacts, bundle, x))
         with progress.stage("look at every layer") as stage:
             layers = _layers(artifacts[target], x[:LAYER_IMAGES], stage)
     rebuilt = hashlib.sha256(artifacts[target].model).digest() == hashlib.sha256(bundle.model).digest()
@@ -141,7 +143,7 @@ def _steps(
     written = {name: item.candidate.run(x) for name, item in artifacts.items()}
     noise: dict[str, float] = {}
     for target in job.files:
-        rewritten = _run(graphs[target.rewrites].graph, x)
+        rewritten = _run(graphs[job.rules(target)].graph, x)
         if target.precision == "fp32":
             yield step(f"{target.format} graph, rewritten,", rewritten, "the model", model, most=LARGEST_PARITY)
             yield step(f"{target.name} file", written[target.name], "the model", model, most=LARGEST_PARITY)

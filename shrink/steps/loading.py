@@ -14,6 +14,8 @@ from shrink.recipe import ExportRecipe
 from shrink.steps.sanity import FloatModel, check_float
 from shrink.targets import Target
 
+Rules = tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -25,6 +27,10 @@ class Job:
     reference: FloatModel
     split: Split
     notes: tuple[str, ...]  # what a reader of the results must know of the model
+
+    def rules(self, target: Target) -> Rules:
+        """The rewrites of a target's graph: it reads grey levels only where the file takes them."""
+        return target.lower if (self.recipe.input or target.io) == "float32" else target.rewrites
 
     @property
     def files(self) -> tuple[Target, ...]:
@@ -41,7 +47,7 @@ def load(recipe: ExportRecipe, wanted: tuple[Target, ...]) -> Job:
     """
     checkpoint = None if recipe.checkpoint is None else Path(recipe.checkpoint)
     model = models.load(recipe.model, checkpoint=checkpoint, preprocess=recipe.preprocess)
-    calibrates = recipe.pruning is not None or any(target.precision == "int8" for target in wanted)
+    calibrates = recipe.pruning is not None or any(target.calibrated for target in wanted)
     split = splits.load(recipe.data, calibrate=recipe.calibrate if calibrates else None, seed=recipe.seed)
     check_labels(model.outputs, split.evaluation)
     reference, notes = check_float(model, split.evaluation)

@@ -63,7 +63,7 @@ def build_report(outcome: Outcome, *, command: Sequence[str], seconds: Mapping[s
         artifacts=tuple(_artifact(outcome, target.name) for target in outcome.job.targets),
         cross=tuple(_crossings(outcome.verified.answers)),
         verdict=overall(accuracy.verdict for accuracy in outcome.verified.accuracy.values()),
-        notes=(*outcome.job.notes, *outcome.verified.notes, *_slower(outcome.timed)),
+        notes=(*outcome.job.notes, *outcome.verified.notes, *_slower(outcome.timed), *_beside_rivals(outcome)),
         seconds=dict(seconds),
         versions=versions(),
         host=host(),
@@ -135,6 +135,18 @@ def _slower(timed: Mapping[str, Timed]) -> Iterator[str]:
         low, high = found.timing.ratio_low, found.timing.ratio_high
         if low is not None and high is not None and low > 1:
             yield f"{name} takes {low:.2f} to {high:.2f} times as long as its float file on this host"
+
+
+def _beside_rivals(outcome: Outcome) -> Iterator[str]:
+    """Where a target was exported beside the one that is usually faster or more exact: what it costs to choose it."""
+    for target in outcome.job.targets:
+        if target.rival in outcome.timed:
+            mine, other = (outcome.timed[name].latency.median_ms for name in (target.name, target.rival))
+            same, theirs = (outcome.verified.accuracy[name].agreement for name in (target.name, target.rival))
+            yield (
+                f"{target.name} takes {mine / other:.2f} times as long as {target.rival} on this host, and answers as "
+                f"the float model on {same:.2%} of the images, against {theirs:.2%}"
+            )
 
 
 def _crossings(answers: Answers) -> Iterator[schema.Cross]:

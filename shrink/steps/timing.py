@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runner.manifest import Latency
-from device_runner.preprocess import encode
 from shrink.bench.host import host
 from shrink.bench.latency import Samples, interleave, latency, ratio
 from shrink.progress import Stage
@@ -43,7 +42,7 @@ def measure(job: Job, artifacts: Mapping[str, Artifact], stage: Stage) -> dict[s
 
 def _inference(item: Artifact, x: NDArray[np.float32]) -> Callable[[], object]:
     """One inference on one image (C, H, W)."""
-    ready = encode(x.transpose(1, 2, 0), item.candidate.input)
+    ready = item.candidate.encode(x.transpose(1, 2, 0))
     return lambda: item.candidate.engine.run(ready)
 
 

@@ -60,7 +60,7 @@ def verify(
     notes = (
         *_labels(job, answers),
         *(note for name in wanted for note in _check(job, name, answers)),
-        *(_blame(item) for item in failed if item.chosen),
+        *(_blame(item) for item in failed if item.chosen and item.target.ranges == "mixed"),
     )
     return Verified(answers, accuracy, _parities(job, artifacts, answers, pruned), notes)
 

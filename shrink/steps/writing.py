@@ -10,14 +10,12 @@ from device_runner.engines.base import Engine
 from device_runner.errors import EngineError
 from shrink import quantize
 from shrink.errors import ArtifactError
-from shrink.export.bundle import float_input, float_output
-from shrink.export.onnx import to_onnx
-from shrink.export.tflite import to_tflite
 from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.progress import Stage
 from shrink.steps.calibrating import Calibrated
-from shrink.steps.capturing import Lowered, Rules
-from shrink.steps.loading import Job
+from shrink.steps.capturing import Lowered
+from shrink.steps.loading import Job, Rules
+from shrink.steps.printing import check_integers, entered, halved, ports, print_file
 from shrink.targets import Target
 from shrink.verify.answers import Candidate
 
@@ -42,28 +40,22 @@ def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, sta
         ArtifactError: a file that its runtime refuses.
     """
     files = stage.track(job.files)
-    return {t.name: _artifact(job, t, graphs[t.rewrites], calibrated.plans.get(t.name)) for t in files}
+    return {t.name: _artifact(job, t, graphs[job.rules(t)], calibrated.plans.get(t.name)) for t in files}
 
 
 def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
-    model = _print(target, lowered, chosen)
-    spec_in, spec_out = float_input(target, job.model.input_shape), float_output(job.model.outputs)
+    model = print_file(job, target, lowered, chosen)
+    found = inspect_bytes(model, target.format, target.name)
+    check_integers(target, found)
+    spec_in, spec_out = ports(job, target, lowered, found)
     return Artifact(
         target=target,
         model=model,
-        candidate=Candidate(_open(target, model), spec_in, spec_out, target.name),
-        inspection=inspect_bytes(model, target.format, target.name),
-        changes=(*lowered.rewrites, *(chosen.changes if chosen else ())),
+        candidate=Candidate(_open(target, model), spec_in, spec_out, target.name, job.model.preprocess),
+        inspection=found,
+        changes=(*lowered.rewrites, *(chosen.changes if chosen else ()), *halved(target, found), *entered(spec_in)),
         chosen=chosen,
     )
-
-
-def _print(target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> bytes:
-    graph = lowered.graph
-    if chosen is not None:
-        unsigned = target.activation_codes == "uint8"
-        graph = quantize.apply(chosen.graph, chosen.plan, unsigned=unsigned, pack_weights=target.format == "onnx")
-    return to_onnx(graph) if target.format == "onnx" else to_tflite(graph, quantized=chosen is not None)
 
 
 def _open(target: Target, model: bytes) -> Engine:

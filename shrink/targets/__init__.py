@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
+from importlib.util import find_spec
 from typing import Literal
 
 import msgspec
 
-from shrink.errors import RecipeError, nearest
+from shrink.errors import RecipeError, RequestError, nearest
+
+GRIDS = {"convolutions": "pixel_grid", "always": "pixel_grid_always"}
+"""Which first layers read grey levels -> the rewrite that lets them; a patch embedding does not need it."""
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -17,17 +22,20 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     summary: str
     format: Literal["tflite", "onnx"]
-    precision: Literal["int8", "fp32"]
+    precision: Literal["int8", "int16x8", "fp16", "fp32"]
     engine: str  # device_runner engine that verifies it
     float_twin: str  # the target that its size and latency are compared with
     layout: Literal["NHWC", "NCHW"]  # of the image input
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
+    ranges: Literal["mixed", "run-time", "calibrated"] = "mixed"  # of activations: where it pays, none, all
     borders: tuple[Literal["static", "dynamic"], ...] = ()  # input ranges of linears beside float ops, fastest first
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
     float_amid: bool = False  # whether an op with weights may stay float between others in int8
-    pixel_grid: bool = False  # whether the codes of the image are made the grey levels themselves
+    pixel_grid: Literal["", "convolutions", "always"] = ""  # whose codes of the image are made the grey levels
+    io: Literal["float32", "int8"] = "float32"  # of input and output; int8: no floats in the file at all
+    rival: str = ""  # the target to compare with, whose speed and answers this one may not reach
     lower: tuple[str, ...] = ()  # rewrites of shrink.graph.lower, in order
     compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
     follow: tuple[str, ...] = ()  # ATen ops run in int8 between others that are
@@ -36,9 +44,37 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     clamp: tuple[str, ...] = ()  # activations that a runtime fuses into the op before them
 
     @property
+    def calibrated(self) -> bool:
+        """Whether calibration images are needed."""
+        return self.precision in ("int8", "int16x8")
+
+    @property
     def rewrites(self) -> tuple[str, ...]:
         """All rewrites of the graph; targets with the same ones share a graph."""
-        return self.lower
+        return (*self.lower, GRIDS[self.pixel_grid]) if self.pixel_grid else self.lower
+
+
+PACKAGES = {
+    "tflite": {"ai_edge_litert": "ai-edge-litert", "litert_torch": "litert-torch"},
+    "onnx": {"onnxruntime": "onnxruntime", "onnx": "onnx", "onnxscript": "onnxscript"},
+}
+"""format -> module that writes or runs it, and the package to install for it."""
+
+
+def check_installed(wanted: Iterable[str]) -> None:
+    """Refuse a target that cannot be written or run here.
+
+    Raises:
+        RecipeError: there is no target of a name.
+        RequestError: a module is missing; says what to install.
+    """
+    for target in map(load, wanted):
+        for module, package in PACKAGES[target.format].items():
+            if find_spec(module) is None:
+                why = f"there is no module {module}, which writes or runs {target.format} files"
+                raise RequestError(
+                    f"{target.name} needs {package}, which is not installed", why, f"pip install {package}"
+                )
 
 
 def names() -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from device_runner.engines.base import Engine
 from device_runner.errors import EngineError
-from device_runner.manifest import Input, Output
+from device_runner.manifest import Input, Output, Preprocess
 from device_runner.postprocess import scores
 from device_runner.preprocess import encode
+from shrink.data.levels import grey_levels
 from shrink.errors import ArtifactError
 
 Floats = NDArray[np.float32]
@@ -29,6 +30,14 @@ class Candidate:
     input: Input
     output: Output
     name: str = "the artefact"  # in errors
+    preprocess: Preprocess | None = None  # whose normalization an input of pixels undoes
+
+    def encode(self, image: Floats) -> NDArray[np.generic]:
+        """The input of the file from one normalized image (H, W, C); exact for one that came from grey levels."""
+        if self.input.values == "pixels":
+            assert self.preprocess is not None, "grey levels are found by the normalization"
+            return encode(grey_levels(image, self.preprocess), self.input)
+        return encode(image, self.input)
 
     def run(self, x: Floats) -> Floats:
         """Scores (b, classes) of images (b, C, H, W), one inference each.
@@ -43,7 +52,7 @@ class Candidate:
             raise ArtifactError(f"{self.name}: {error.what}", error.why, fix) from error
 
     def _scores(self, image: Floats) -> Floats:
-        return scores(self.engine.run(encode(image, self.input)), self.output)
+        return scores(self.engine.run(self.encode(image)), self.output)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -296,6 +296,8 @@ LIES = {
     "negative scale": (edit("output", "scale", value=-0.1), "output.scale is -0.1"),
     "int8 without scale": (edit("output", "scale", value=None), "output.scale is None"),
     "zero point of another dtype": (edit("output", "zero_point", value=200), "int8 needs one in -128..127"),
+    "pixels on another scale": (edit("input", "values", value="pixels"), "pixels have (1.0, -128)"),
+    "no word on the values": (lambda m: m["input"].pop("values"), "incomplete"),
     "labels in another order": (edit("labels", value=[*LABELS[1:], LABELS[0]]), "labels.txt differs"),
     "a label too few": (edit("labels", value=LABELS[1:]), "for 4 labels"),
     "a batch of two": (edit("input", "shape", value=[2, 12, 16, 3]), "input.shape is"),

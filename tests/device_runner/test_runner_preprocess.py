@@ -249,3 +249,17 @@ def test_damaged_files_give_pixels_or_an_image_error(format: str, data: st.DataO
         preprocess.pixels(image, PREPROCESS)
     except ImageError:
         pass
+
+
+# --- a model that takes pixels
+
+
+@given(hnp.arrays(np.uint8, (4, 6, 3)), st.sampled_from(["NHWC", "NCHW"]))
+def test_pixels_go_in_as_they_are(image, layout):
+    """No normalization: as uint8 the same numbers, as int8 each 128 lower."""
+    for dtype, zero in (("uint8", 0), ("int8", -128)):
+        taken = msgspec.structs.replace(spec(dtype, layout, 1.0, zero), values="pixels")
+        got = preprocess.tensor(image, PREPROCESS, taken)
+        assert got.dtype == dtype and got.flags.c_contiguous
+        back = got.astype(np.int16) - zero
+        assert np.array_equal(back[0] if layout == "NHWC" else back[0].transpose(1, 2, 0), image)

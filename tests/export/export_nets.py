@@ -14,8 +14,12 @@ from device_runner.engines import open_engine
 from shrink import quantize, targets
 from shrink.export import onnx as onnx_printer
 from shrink.export import tflite as tflite_printer
+from shrink.export.int16 import known
 from shrink.graph.capture import capture
+from shrink.graph.edit import constant, is_constant
+from shrink.graph.entrance import with_entrance
 from shrink.graph.lower import lower
+from shrink.inspect.truth import inspect_bytes
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
 from shrink.targets import Target
@@ -103,7 +107,22 @@ class Misread(nn.Module):
         return self.head(torch.einsum("bchw,bcwk->bchk", x, x.softmax(-1)).flatten(1))
 
 
-NETS: dict[str, type[nn.Module]] = {"cnn": Cnn, "vit": Vit, "classic": Classic, "misread": Misread}
+class Mixed(nn.Module):
+    """The ops of an integer file that the others have not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(16, 8, 1), nn.Linear(8 * 9, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(x), 0.1)
+        left, right = x.chunk(2, 1)
+        x = torch.cat([torch.tanh(left), F.silu(right), F.avg_pool2d(x, 3, 1, 1)], 1)
+        x = F.max_pool2d(self.mix(x), 2)
+        return self.head((F.avg_pool2d(F.relu(x), 2) - F.relu6(x)[:, :, 1:4, 1:4]).flatten(1))
+
+
+NETS: dict[str, type[nn.Module]] = {"cnn": Cnn, "vit": Vit, "classic": Classic, "misread": Misread, "mixed": Mixed}
 
 
 @dataclass(frozen=True)
@@ -120,6 +139,12 @@ class Printed:
     def answers(self, images: list[Tensor], file: bytes | None = None) -> NDArray[np.float32]:
         """Scores of the file on its real runtime, (n, classes)."""
         engine = open_engine(file or self.file, self.target.format, engine=self.target.engine)
+        if self.target.io != "float32":
+            found = inspect_bytes(file or self.file, self.target.format)
+            (spec,), (out,) = found.contract.inputs, found.contract.outputs
+            codes = [np.rint(x.numpy().transpose(0, 2, 3, 1) / spec.scale) + spec.zero_point for x in images]
+            raw = [engine.run(np.clip(x, -128, 127).astype(np.int8)) for x in codes]
+            return (np.concatenate(raw).astype(np.float32) - out.zero_point) * out.scale
         nhwc = self.target.layout == "NHWC"
         ready = [x.numpy().transpose(0, 2, 3, 1) if nhwc else x.numpy() for x in images]
         return np.concatenate([engine.run(np.ascontiguousarray(x)) for x in ready]).astype(np.float32)
@@ -143,23 +168,36 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
     module, target = lively(NETS[net]()), targets.load(target_name)
     graph_module = capture(module, SHAPE)
     lower(graph_module, target.lower)
-    simulated, plan, raw = graph_module, None, []
+    simulated, plan, raw, int16 = graph_module, None, [], False
     onnx = target.format == "onnx"
-    if target.precision == "int8":
+    half = target.precision == "fp16"
+    if target.calibrated:
         candidates = quantize.schemes(graph_module.graph, target)
-        scheme = candidates[border or "dynamic"]
+        scheme = candidates[border] if border else next(iter(candidates.values()))
         ranges = observe(graph_module, {*scheme.values, *scheme.dynamic.values()}, images(64, seed=1))
         plan = make_plan(scheme, ranges, every_row=target.dynamic_rows)
+        lowered = graph_module
         unsigned = target.activation_codes == "uint8"
         graph_module = quantize.apply(graph_module, plan, unsigned=unsigned, pack_weights=onnx)
-        simulated = quantize.simulation(graph_module)
+        wide = {}
+        for node in lowered.graph.nodes:
+            if is_constant(node) and node.name in plan.codes:
+                codes = plan.codes[node.name]
+                wide |= known(codes.scale, codes.zero_point, constant(lowered, node).numpy())
+        int16 = target.precision == "int16x8"
+        simulated = quantize.simulation(quantize.apply(lowered, plan, wide=int16) if int16 else graph_module)
     if onnx:
-        file = onnx_printer.to_onnx(graph_module)
+        file = onnx_printer.to_onnx(with_entrance(graph_module, layout=target.layout), half=half)
     else:
         compact = tflite_printer.compact
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
         try:
-            file = tflite_printer.to_tflite(graph_module, quantized=plan is not None)
+            whole = target.io == "int8"
+            form = tflite_printer.Form(
+                half=half, run_time=target.ranges == "run-time", only_codes=whole, wide=wide if int16 else None
+            )
+            ready = with_entrance(graph_module, layout=target.layout)
+            file = tflite_printer.to_tflite(ready, quantized=plan is not None, form=form)
         finally:
             tflite_printer.compact = compact
     return Printed(module, target, simulated, plan, raw[0] if raw else file, file)

@@ -21,7 +21,7 @@ from device_runner.errors import BundleError
 from device_runner.golden import make_golden
 from device_runner.manifest import MANIFEST_NAME, Manifest, Preprocess
 from device_runner.selftest import selftest
-from shrink.export.bundle import float_input, float_output, one_line_labels, write_bundle
+from shrink.export.bundle import image_input, one_line_labels, scores_output, write_bundle
 from shrink.export.names import MODEL_NAMES
 from shrink.inspect.truth import inspect_bytes
 
@@ -44,7 +44,7 @@ def parts(item: Printed, labels: tuple[str, ...] = HOSTILE[:CLASSES]) -> tuple[M
     """Manifest without files, model and golden.npz."""
     target = item.target
     engine = open_engine(item.file, target.format, engine=target.engine)
-    spec = float_input(target, SHAPE)
+    spec = image_input(SHAPE, target.layout)
     manifest = Manifest(
         name="tiny",
         target=target.name,
@@ -52,7 +52,7 @@ def parts(item: Printed, labels: tuple[str, ...] = HOSTILE[:CLASSES]) -> tuple[M
         task="classification",
         model=MODEL_NAMES[target.format],
         input=spec,
-        output=float_output(CLASSES),
+        output=scores_output(CLASSES),
         preprocess=PREPROCESS,
         labels=one_line_labels(labels),
         files=(),
@@ -77,10 +77,13 @@ def test_a_bundle_is_accepted_and_passes_its_self_test(made: Printer, tmp_path: 
 
 
 def test_input_and_output_are_what_the_file_has(made: Printer) -> None:
-    tflite, onnx = made("cnn", "tflite-fp32").target, made("cnn", "onnx-fp32").target
-    assert (float_input(tflite, (1, 3, 20, 30)).shape, float_input(tflite, SHAPE).layout) == ((1, 20, 30, 3), "NHWC")
-    assert (float_input(onnx, (1, 3, 20, 30)).shape, float_input(onnx, SHAPE).layout) == ((1, 3, 20, 30), "NCHW")
-    assert float_output(7).shape == (1, 7) and float_output(7).kind == "logits"
+    nhwc, nchw = (image_input((1, 3, 20, 30), made("cnn", f"{form}-fp32").target.layout) for form in ("tflite", "onnx"))
+    assert (nhwc.shape, nhwc.layout, nhwc.values) == ((1, 20, 30, 3), "NHWC", "normalized")
+    assert (nchw.shape, nchw.layout, nchw.scale) == ((1, 3, 20, 30), "NCHW", None)
+    for dtype, zero in (("uint8", 0), ("int8", -128)):
+        spec = image_input((1, 3, 20, 30), "NHWC", dtype)
+        assert (spec.dtype, spec.values, spec.scale, spec.zero_point) == (dtype, "pixels", 1.0, zero)
+    assert scores_output(7).shape == (1, 7) and scores_output(7).kind == "logits"
 
 
 def test_a_flipped_bit_anywhere_is_noticed(made: Printer, tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_a_flipped_bit_anywhere_is_noticed(made: Printer, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"labels": ("a", "b")}, {"output": float_output(CLASSES + 1)}, {"model": "../model.onnx"}]
+    "change", [{"labels": ("a", "b")}, {"output": scores_output(CLASSES + 1)}, {"model": "../model.onnx"}]
 )
 def test_a_manifest_that_contradicts_itself_is_not_written(
     made: Printer, tmp_path: Path, change: dict[str, object]

@@ -236,6 +236,32 @@ def test_what_a_target_asks_for_changes_no_answer(name: str, runtime: str) -> No
         assert "shape" in node.meta or str(node.target) not in ops(graph_module), node
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("sizes", [[6], [5, 6]])
+def test_a_layer_norm_is_written_exactly(sizes: list[int], affine: bool) -> None:
+    net = lively(nn.LayerNorm(sizes, eps=1e-3, elementwise_affine=affine))
+    for part in net.parameters():
+        part.data.normal_()
+    assert "layer_norm.default" not in lowered(net, "layer_norm", (1, 4, 5, 6))
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: x.chunk(3, 1),  # the last part is the smaller one
+        lambda x: x.split(2, -1),
+        lambda x: x.split([1, 3, 1], dim=1),
+        lambda x: x.unbind(2),
+    ],
+)
+def test_the_parts_of_a_split_are_written_as_slices(cut: Callable[[Tensor], Any]) -> None:
+    def function(x: Tensor) -> Tensor:
+        first, *_, last = cut(x)
+        return first.sum() * last
+
+    assert {"slice.Tensor", "select.int"} & {*lowered(function, "pieces", (1, 5, 4, 6))}
+
+
 def test_the_lines_say_how_often_a_rule_fired() -> None:
     graph_module = traced(lambda x: F.hardswish(F.hardswish(x)) + F.silu(x))
     assert lower(graph_module, ["hard_swish", "silu", "attention"]) == (

@@ -150,6 +150,21 @@ class Pick(nn.Module):
         return x.reshape(len(x), -1)[:, x.flatten() > 9].sum(1, keepdim=True)
 
 
+class Elastic(Halves):
+    """Uses an op that TFLite has in float only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bend = nn.ELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.name(self.bend(self.features(x)))
+
+
+def elastic() -> nn.Module:
+    return Elastic()
+
+
 def good() -> nn.Module:
     return Halves()
 

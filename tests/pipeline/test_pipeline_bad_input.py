@@ -18,7 +18,7 @@ from run_cli import Ran
 from safetensors.torch import save_file
 
 from device_runner.errors import Problem
-from shrink import errors, pipeline
+from shrink import errors, pipeline, targets
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
 
@@ -344,3 +344,26 @@ def test_a_bug_is_no_problem_of_the_user(halves: Path, tmp_path: Path, monkeypat
     with pytest.raises(ZeroDivisionError):
         pipeline.export(recipe, tmp_path / "out", progress=Quiet())
     assert everything(tmp_path) == {}
+
+
+# --- targets
+
+
+def test_floats_are_not_given_to_a_target_without_floats(refused: Refused) -> None:
+    what, why, fix = refused(errors.RecipeError, "good", "--input", "float32", target="tflite-int8-full")
+    assert what == "tflite-int8-full takes no float32 input"
+    assert "no float is left" in why and "uint8" in fix
+
+
+def test_a_runtime_that_is_not_installed_names_its_package(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = targets.find_spec
+    monkeypatch.setattr(targets, "find_spec", lambda name: None if name == "ai_edge_litert" else there(name))
+    what, why, fix = refused(errors.RequestError, "good", target="tflite-fp16")
+    assert what == "tflite-fp16 needs ai-edge-litert, which is not installed"
+    assert "no module ai_edge_litert" in why and fix == "pip install ai-edge-litert"
+
+
+def test_an_op_without_integers_is_named_before_anything_is_written(refused: Refused) -> None:
+    what, why, fix = refused(errors.LoweringError, "elastic", target="tflite-int8-full")
+    assert re.fullmatch(r"elu\.default in layer '\S+' has no integer kernel on tflite-int8-full", what)
+    assert "computes on integers" in why and "tflite-int8" in fix

@@ -45,6 +45,20 @@ def test_a_device_accepts_the_bundle_and_finds_its_golden_answers(exported: Expo
     assert bundle.manifest.provenance["recipe"]["calibrate"] == "64"
 
 
+def test_a_device_passes_pixels_through_to_a_bundle_without_floats(export: Export, tmp_path: Path) -> None:
+    ran = export("good", "--input", "uint8", "--max-drop", 10, target="tflite-int8-full")
+    assert ran.code == 0, ran
+    bundle = open_bundle(tmp_path / "out" / "tflite-int8-full")
+    spec, out = bundle.manifest.input, bundle.manifest.output
+    assert (spec.dtype, spec.values, spec.scale, spec.zero_point) == ("uint8", "pixels", 1.0, 0)
+    assert (out.dtype, bundle.manifest.truth.input_dtype, bundle.manifest.truth.output_dtype) == (
+        "int8",
+        "uint8",
+        "int8",
+    )
+    assert selftest(bundle, open_engine(bundle.model, "tflite")).n == 16
+
+
 def test_the_report_on_disk_is_the_report(exported: Exported) -> None:
     assert schema.parse((exported.out / "report.json").read_bytes()) == exported.report
 

@@ -1,0 +1,70 @@
+"""16-bit weights in the file, 32-bit floats in the runtime."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from export_nets import SHAPE, Printed, images, scores
+from torch import nn
+
+from shrink.errors import LoweringError
+from shrink.export.half import LEAST, check_half
+from shrink.graph.capture import capture
+from shrink.inspect.truth import inspect_bytes
+
+Printer = Callable[..., Printed]
+FILES = [("vit", "tflite"), ("vit", "onnx")]
+
+
+def rounded(module: nn.Module) -> nn.Module:
+    """The graph's module with every large constant rounded to 16 bits."""
+    result = copy.deepcopy(module)
+    for tensor in (*result.parameters(), *result.buffers()):
+        if tensor.numel() >= LEAST and tensor.dtype is torch.float32:
+            tensor.data = tensor.data.half().float()
+    return result
+
+
+@pytest.mark.parametrize(("net", "form"), FILES)
+def test_it_computes_in_32_bits_from_weights_of_16(made: Printer, net: str, form: str) -> None:
+    """The answers are those of the rounded weights to a float's last bits: half precision would be 100 times off."""
+    half = made(net, f"{form}-fp16")
+    shown = images(6, seed=3)
+    given, wanted = half.answers(shown), scores(rounded(half.simulated), shown)
+    scale = np.abs(wanted).max()
+    assert np.abs(given - wanted).max() < 1e-5 * scale
+    assert np.abs(given - scores(half.simulated, shown)).max() > 2e-5 * scale  # the weights are rounded indeed
+
+
+@pytest.mark.parametrize(("net", "form"), FILES)
+def test_the_runtime_computes_in_float32_and_the_file_is_smaller(made: Printer, net: str, form: str) -> None:
+    half, full = made(net, f"{form}-fp16"), made(net, f"{form}-fp32")
+    assert len(half.file) < len(full.file)
+    found = inspect_bytes(half.file, half.target.format)
+    assert {record.compute for record in found.records if record.macs} == {"float32"}
+    if form == "tflite":
+        assert found.truth.delegate_partitions == 1 and not found.truth.undelegated_ops
+
+
+def test_large_weights_take_half_the_bytes() -> None:
+    torch.manual_seed(0)
+    graph = capture(nn.Sequential(nn.Conv2d(3, 64, 3, 2), nn.Conv2d(64, 64, 3), nn.Flatten()).eval(), SHAPE)
+    from shrink.export.onnx import to_onnx
+
+    assert len(to_onnx(graph, half=True)) < 0.55 * len(to_onnx(graph))
+
+
+def test_a_weight_that_would_become_infinite_is_refused_with_its_layer() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3)), nn.Flatten()).eval()
+    with torch.no_grad():
+        net[1][0].weight[0, 0, 0, 0] = 65503.0
+    check_half(capture(net, SHAPE))
+    with torch.no_grad():
+        net[1][0].weight[0, 0, 0, 0] = -1e5
+    with pytest.raises(LoweringError, match=r"layer '1\.0' does not fit into a 16-bit float") as caught:
+        check_half(capture(net, SHAPE))
+    assert "8-bit" in caught.value.fix
