@@ -107,9 +107,8 @@ def test_the_graphs_are_the_model_and_share_its_weights() -> None:
 def test_rules_that_did_the_same_share_a_graph() -> None:
     asked = job(Net())
     graphs = lower_all(asked, capture_model(asked))
-    by_target = {name: graphs[targets.load(name).rewrites] for name in targets.names()}
-    assert by_target["tflite-int8"] is by_target["onnx-int8"]  # there are no patches here to be made linear
-    assert by_target["tflite-int8"] is by_target["tflite-fp32"]
+    assert len(asked.files) > 1  # there are no patches here to be made linear, no norms to be taken apart
+    assert len({id(graphs[asked.rules(target)]) for target in asked.files}) == 1
 
 
 def test_every_file_is_written_once_and_floats_come_first() -> None:
