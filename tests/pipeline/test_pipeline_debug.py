@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 from pipeline_samples import MODELS, Exported
 from run_cli import Ran
 
 from device_runner.bundle import Bundle, open_bundle
+from device_runner.golden import read_golden
+from device_runner.preprocess import encode, prepare
+from shrink.debug import inside
 from shrink.debug.layers import LayerError
 from shrink.debug.parity import Step
 from shrink.errors import RequestError
@@ -39,6 +44,28 @@ def test_a_bundle_is_taken_apart_step_by_step_and_layer_by_layer(exported: Expor
     assert any(one["file_db"] for one in layers)  # some value was found in the file
     assert found["culprit"][0] == "no step loses more than is normal for it"
     assert "[6/6] look at every layer" in ran.err
+
+
+def test_both_files_hold_the_same_values_on_the_same_codes(exported: Exported) -> None:
+    """Both are printed from one plan; a value differs by a code at most."""
+    found = {}
+    for target in ("tflite-int8", "onnx-int8"):
+        bundle = open_bundle(exported.out / target)
+        manifest = bundle.manifest
+        image = prepare(read_golden(bundle.files["golden.npz"]).image(0), manifest.preprocess)
+        found[target] = inside.RUNS[manifest.format](bundle.model)(encode(image, manifest.input))
+    shared = [
+        (one, other)
+        for one in found["onnx-int8"]
+        for other in found["tflite-int8"]
+        if math.isclose(one.scale, other.scale, rel_tol=1e-5)
+        and one.zero == other.zero
+        and one.real.size == other.real.size
+    ]
+    assert shared
+    for one, other in shared:
+        apart = np.abs(np.sort(one.real.ravel()) - np.sort(other.real.ravel())).max()  # whatever the layout
+        assert apart <= 1.01 * one.scale
 
 
 def changed(exported: Exported, target: str = "onnx-int8", **provenance: Any) -> Bundle:
