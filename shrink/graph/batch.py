@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrink.graph.edit import constant, is_constant
 
@@ -14,7 +16,17 @@ from shrink.graph.edit import constant, is_constant
 def batched(graph_module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     """The graph as a function of (N, C, H, W) to (N, classes); gradients flow to its constants."""
     each: Callable[[Tensor], Tensor] = torch.vmap(graph_module)
-    return lambda images: each(images.unsqueeze(1)).squeeze(1)
+
+    def run(images: Tensor) -> Tensor:
+        with _batching():
+            return each(images.unsqueeze(1)).squeeze(1)
+
+    return run
+
+
+def _batching() -> AbstractContextManager[None]:
+    """Attention as matrix products: PyTorch's fused one has no rule for many at once."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 class Walk:
@@ -52,7 +64,7 @@ class Walk:
             return node.target(*args, **kwargs)  # type: ignore[operator]
 
         moving = tuple(None if is_constant(source) else 0 for source in sources)
-        with torch.no_grad():
+        with torch.no_grad(), _batching():
             value = self.values[node] = torch.vmap(single, in_dims=moving)(*given)
         self._done.add(node)
         for source in sources:

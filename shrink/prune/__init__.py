@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from shrink.prune.choose import choose
 from shrink.prune.cost import macs
 from shrink.prune.groups import Coupling, Group, find_groups, weighted
 from shrink.prune.imitate import BATCH, imitate
-from shrink.prune.measure import at_the_answers
+from shrink.prune.measure import at_the_answers, divergence
 from shrink.prune.moments import moments
 from shrink.prune.plan import Plan, describe
 from shrink.prune.remove import remove
@@ -33,7 +33,7 @@ from shrink.prune.surgeon import Curve, curves
 
 Score = Literal["error", "taylor", "magnitude", "random"]
 
-BATCH_BYTES = 2**30  # of values that live at once; decides how many images are run together
+BATCH_BYTES = 2**31  # of values that live at once; decides how many images are run together
 ROWS = 32768  # in one least-squares fit
 TRIAL_MACS = 5e11  # for measuring removals at the answers
 TRIAL_IMAGES = (16, 256)  # at least, at most
@@ -101,7 +101,8 @@ def run(
     plan = describe(graph_module, small, coupling, dead, **words, skipped=skipped)
     changes = [f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates"]
     if images is not None and not apply_only:
-        changes += _fitted(graph_module, small, coupling, dead, images, settings.seed, track)
+        small, fitted = _fitted(graph_module, small, coupling, dead, images, settings.seed, track)
+        changes += fitted
     return Pruned(small, plan, tuple(changes))
 
 
@@ -168,27 +169,31 @@ def _trial_images(graph_module: fx.GraphModule, trials: int) -> int:
 
 def _fitted(
     whole: fx.GraphModule,
-    small: fx.GraphModule,
+    cut: fx.GraphModule,
     coupling: Coupling,
     dead: NDArray[np.bool_],
     images: Tensor,
     seed: int,
     track: Track,
-) -> Iterator[str]:
-    """Fit what is left, in place; answers what was done."""
-    some = images[: min(REPAIR_IMAGES, max(1, images_at_once(whole) // 2))]
-    repair(whole, small, coupling, dead, some, per_image=max(16, ROWS // len(some)))
-    yield f"refitted the layers on {len(some)} images without labels"
+) -> tuple[fx.GraphModule, list[str]]:
+    """The graph with what is left fitted, and what was done. Images that no fit has seen judge whether it helped."""
+    held_out = min(max(1, len(images) // 8), TRIAL_IMAGES[1], images_at_once(whole))
+    some = images[: min(REPAIR_IMAGES, len(images) - held_out, max(1, images_at_once(whole) // 2))]
+    repaired = remove(whole, coupling, dead)
+    repair(whole, repaired, coupling, dead, some, per_image=max(16, ROWS // len(some)))
+    before, after = (divergence(whole, graph, images[-held_out:]) for graph in (cut, repaired))
+    words = f"divergence of the answers {before:.3g} -> {after:.3g} on {held_out} others"
+    small = repaired if after < before else cut
+    done = [f"{'refitted' if small is repaired else 'not refitted'} on {len(some)} images without labels: {words}"]
     steps = min(STEPS, int(TRAINING_MACS / (BATCH * (macs(whole) + 3 * macs(small)))))
     if steps < FEWEST_STEPS:
-        yield "no training: it would take long on a model of this size"
-        return
+        return small, [*done, "no training: it would take long on a model of this size"]
     with torch.enable_grad():
         imitate(
             whole, small, images, steps=steps, rate=RATE, rng=np.random.default_rng(seed),
             track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
         )  # fmt: skip
-    yield f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"
+    return small, [*done, f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"]
 
 
 def _out_of_reach(settings: Settings, left: float, coupling: Coupling) -> RecipeError:

@@ -33,18 +33,29 @@ def at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    with torch.no_grad():
-        wanted = batched(graph_module)(images).log_softmax(1)
+    wanted = _answers(graph_module, images)
     found = {}
     for group in track(removals):
         removal = removals[group]
         curve, middle = removal.curve, max(1, len(group.units) // 2)
-        with torch.no_grad():
-            given = batched(_trial(graph_module, group, removal))(images).log_softmax(1)
-        divergence = float((wanted.exp() * (wanted - given)).sum(1).mean())
-        scale = max(divergence, LEAST) / max(float(curve.cost[middle]), LEAST)
+        changed = _divergence(wanted, _answers(_trial(graph_module, group, removal), images))
+        scale = max(changed, LEAST) / max(float(curve.cost[middle]), LEAST)
         found[group] = Curve(curve.order, curve.cost * scale)
     return found
+
+
+def divergence(whole: fx.GraphModule, small: fx.GraphModule, images: Tensor) -> float:
+    """Mean Kullback-Leibler divergence of the answers of `small` from those of `whole`, in nats."""
+    return _divergence(_answers(whole, images), _answers(small, images))
+
+
+def _answers(graph_module: fx.GraphModule, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return batched(graph_module)(images).log_softmax(1)
+
+
+def _divergence(wanted: Tensor, given: Tensor) -> float:
+    return float((wanted.exp() * (wanted - given)).sum(1).mean())
 
 
 def _trial(graph_module: fx.GraphModule, group: Group, removal: Removal) -> fx.GraphModule:

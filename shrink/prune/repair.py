@@ -81,11 +81,15 @@ def _shortcut(
 
 
 def _fit(small: fx.GraphModule, node: fx.Node, x: Tensor, wanted: Tensor, per_image: int) -> None:
-    rows = input_rows(node, x, per_image)
-    missing = output_rows(node, wanted, per_image) - rows @ (before := flat_weight(small, node)).T
+    rows, target = input_rows(node, x, per_image), output_rows(node, wanted, per_image)
+    missing = target - rows @ (before := flat_weight(small, node)).T
+    power = target.square().sum(1, keepdim=True)
+    even = (power.mean() / (power + power.mean() + 1e-12)).sqrt()  # a few huge tokens must not decide for all
+    rows, missing = rows * even, missing * even
     second = (rows.T @ rows / len(rows)).to(torch.float64)
     cross = (rows.T @ missing / len(rows)).to(torch.float64)
-    pull = RIDGE * second.diagonal()[:-1].mean().clamp_min(1e-12) * torch.eye(len(second), dtype=torch.float64)
+    ridge = max(RIDGE, len(second) / (len(second) + len(rows)))  # with few rows per unknown, stay near what was cut
+    pull = ridge * second.diagonal()[:-1].mean().clamp_min(1e-12) * torch.eye(len(second), dtype=torch.float64)
     pull[-1, -1] = 1e-9  # the bias is free
     after = before + torch.linalg.solve(second + pull, cross).T.to(torch.float32)
     put(small, str(node.args[1].target), after[:, :-1].reshape(shape_of(node.args[1])).contiguous())  # type: ignore[union-attr]

@@ -120,11 +120,17 @@ def _readers(
         weight = flat_weight(graph_module, node).to(torch.float64)
         mean = weight @ second[:, -1]
         power = float((weight @ second * weight).sum() - mean.square().sum())
-        ridge = damping * second.diagonal()[:-1].mean().clamp_min(1e-12)
+        ridge = _ridge(gathered[node], damping) * second.diagonal()[:-1].mean().clamp_min(1e-12)
         damped = second + ridge * torch.eye(len(second), dtype=torch.float64)
         columns = input_columns(node, group.constants[str(node.args[1].target), 1])  # type: ignore[union-attr]
         found.append(_Reader(node, weight, torch.linalg.inv(damped), columns, max(power, 1e-12)))
     return found
+
+
+def _ridge(inputs: Moments, least: float) -> float:
+    """Damping, the more the fewer rows there are per unknown: else what few images do not show would go for nothing."""
+    width = len(inputs.second)
+    return max(least, width / (width + inputs.rows))
 
 
 def curves(

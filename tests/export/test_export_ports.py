@@ -54,7 +54,7 @@ def file(net: str, target_name: str, dtype: Codes | None, layout: Layout) -> tup
     if target.precision == "int8":
         (scheme, *_) = quantize.schemes(graph.graph, target).values()
         images = [normal(image) for image in pixels(16, seed=1)]
-        observed = quantize.observe(graph, quantize.observed_names([scheme]), images)
+        observed = quantize.observe(graph, [target], images, normalization=NORMALIZATION)
         plan = make_plan(scheme, observed.ranges, every_row=target.dynamic_rows)
         onnx_form = target.format == "onnx"
         graph = quantize.apply(graph, plan, unsigned=target.activation_codes == "uint8", pack_weights=onnx_form)

@@ -52,7 +52,7 @@ def quantized(graph_module: fx.GraphModule, *, unsigned: bool) -> fx.GraphModule
     target = targets.load("tflite-int8")
     (scheme,) = quantize.schemes(graph_module.graph, target).values()
     calibration = [normalized(levels(seed)) for seed in range(1, 5)]
-    observed = quantize.observe(graph_module, quantize.observed_names([scheme]), calibration)
+    observed = quantize.observe(graph_module, [target], calibration, normalization=(MEAN, STD))
     return quantize.apply(graph_module, make_plan(scheme, observed.ranges, every_row=True), unsigned=unsigned)
 
 

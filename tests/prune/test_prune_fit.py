@@ -17,7 +17,7 @@ from shrink.prune.cost import macs, parameters
 from shrink.prune.groups import find_groups
 from shrink.prune.imitate import imitate, mixed
 from shrink.prune.measure import at_the_answers
-from shrink.prune.moments import moments
+from shrink.prune.moments import Moments, moments
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
 from shrink.prune.surgeon import curves, flat_weight, remove_in_order
@@ -44,6 +44,7 @@ def test_the_order_is_that_of_trying_all() -> None:
     group = next(group for group in coupling.groups if group.name == "3")
     gathered = moments(whole, [pictures()], per_image=1000)
     node = next(node for node in gathered if node.meta["layer"] == "5")
+    gathered[node].rows = 10**12  # as if of endless images: nothing is shrunk
     removal = remove_in_order(whole, group, {node: gathered[node]}, damping=1e-7)
     assert removal is not None
 
@@ -63,6 +64,19 @@ def test_the_order_is_that_of_trying_all() -> None:
         assert cost(gone) == pytest.approx(min(tried), rel=1e-3, abs=1e-5)
         assert removal.curve.cost[count] == pytest.approx(cost(gone), rel=1e-2, abs=1e-4)
     assert (np.diff(removal.curve.cost) >= 0).all() and sorted(removal.curve.order) == list(range(12))
+
+
+def test_what_few_rows_do_not_show_is_not_free() -> None:
+    """Five rows span five of twelve channels; by them alone, seven would go for nothing."""
+    whole = graph("plain")
+    group = next(group for group in find_groups(whole).groups if group.name == "3")
+    gathered = moments(whole, [pictures(1)], per_image=5)
+    node = next(node for node in gathered if node.meta["layer"] == "5")
+    few = remove_in_order(whole, group, {node: gathered[node]})
+    alone = Moments(gathered[node].second, rows=10**12)
+    free = remove_in_order(whole, group, {node: alone}, damping=1e-9)
+    assert few is not None and free is not None
+    assert free.curve.cost[7] < 1e-3 < 1e-2 < few.curve.cost[7]
 
 
 def test_channels_that_say_the_same_go_for_nothing() -> None:
