@@ -185,7 +185,7 @@ def test_a_reader_that_stops_early_makes_no_noise(argv: list[str]) -> None:
     assert run.returncode == 0 or argv == ["--help"]
 
 
-RESULTS = "from shrink.shell import results_console; results_console().print('x' * 100_000)"
+RESULTS = "from shrink.shell import results_console; results_console().print('\\n'.join(['x' * 60] * 3000))"
 PROGRESS = """
 import typer
 from shrink import shell
