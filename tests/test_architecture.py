@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),
+    ("verbs",),
     ("cli",),
 )
 """Rooms from the ground up; a room may import the floors below it. A new room needs a place here."""

@@ -14,8 +14,9 @@ import pytest
 from run_cli import Ran, run_cli
 
 import shrink
-from shrink import cli, shell
+from shrink import shell
 from shrink.errors import StageError
+from shrink.verbs import options
 
 ROOT = Path(__file__).parents[1]
 SHRINK = (sys.executable, "-m", "shrink.cli")
@@ -231,4 +232,4 @@ def test_data_unpack_lists_what_it_wrote(command: Command, tmp_path: Path) -> No
 
 
 def test_the_exit_codes_are_those_of_the_help() -> None:
-    assert (cli.EXIT_VERDICT, shell.INTERRUPTED) == (3, 130)
+    assert (options.EXIT_VERDICT, shell.INTERRUPTED) == (3, 130)

@@ -109,7 +109,7 @@ def test_rules_that_did_the_same_share_a_graph() -> None:
     graphs = lower_all(asked, capture_model(asked))
     normalized = {id(graphs[asked.rules(target)]) for target in asked.files if target.io == "float32"}
     levels = {id(graphs[asked.rules(target)]) for target in asked.files if target.io != "float32"}
-    assert len(normalized) == len(levels) == 1  # there are no patches here to be made linear, no norms to be taken apart
+    assert len(normalized) == len(levels) == 1  # no patches to be made linear, no norms to be taken apart
     assert normalized != levels
 
 
