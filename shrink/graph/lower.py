@@ -187,6 +187,22 @@ def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
     return call(node, target, *args)
 
 
+def every_other(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """x[start::step] as the start-th of every step numbers: XNNPACK takes slices without steps only."""
+    given: list[Any] = [*node.args]
+    source, axis, start, end, step = given + _SLICE[len(given) :]
+    shape = list(node.meta["shape"])
+    size, axis = source.meta["shape"][axis], axis % len(shape)
+    first = start or 0
+    if step == 1 or size % step or not 0 <= first < step or (end is not None and end < size - step + first + 1):
+        return None
+    apart = [*source.meta["shape"][:axis], size // step, step, *source.meta["shape"][axis + 1 :]]
+    return call(node, aten.select.int, call(node, aten.reshape.default, source, apart), axis + 1, first)
+
+
+_SLICE: list[Any] = [None, 0, None, None, 1]  # defaults of slice(x, axis, start, end, step)
+
+
 def layer_norm(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """(x - mean) / sqrt(variance + eps) * weight + bias, op by op: no runtime has it in integers."""
     given: tuple[Any, ...] = node.args
@@ -232,6 +248,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "silu": {aten.silu.default: silu},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
     "pool_padding": {aten.max_pool2d.default: pool_padding},
+    "every_other": {aten.slice.Tensor: every_other},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
     "layer_norm": {aten.layer_norm.default: layer_norm},
@@ -245,6 +262,7 @@ DESCRIPTIONS = {
     "silu": "written as x * sigmoid(x)",
     "pool_to_mean": "global average pool written as mean",
     "pool_padding": "zeros put around what is not negative before its maximum is taken",
+    "every_other": "slices with steps written as a reshape and a selection",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "numbers": "number operands written as constants, divisions as products",
     "layer_norm": "layer norms written op by op",

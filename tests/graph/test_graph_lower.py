@@ -413,3 +413,25 @@ def test_a_maximum_of_what_is_not_negative_may_be_padded_with_zeros(pool: nn.Mod
 )
 def test_other_pools_keep_their_padding(function: Callable[[Tensor], Tensor]) -> None:
     assert "constant_pad_nd.default" not in lowered(function, "pool_padding", (1, 3, 9, 8))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[:, :, ::2],
+        lambda x: x[:, :, 1::2, ::4],
+        lambda x: x[..., 2::4],
+        lambda x: x[:, :, 0:7:2],  # the end changes nothing
+    ],
+)
+def test_every_other_number_is_selected(function: Callable[[Tensor], Tensor]) -> None:
+    found = lowered(function, "every_other", (1, 3, 8, 8))
+    assert "slice.Tensor" not in found or "select.int" in found
+    assert found.count("select.int") >= 1
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x[:, :, 2:6], lambda x: x[:, :, ::3], lambda x: x[:, :, 0:5:2], lambda x: x[:, :, 3::2]]
+)
+def test_other_slices_stay(function: Callable[[Tensor], Tensor]) -> None:
+    assert "select.int" not in lowered(function, "every_other", (1, 3, 8, 8))
