@@ -64,12 +64,14 @@ class Review:
         self._make_room(stored, len(data) + len(text))
         number = int(stored[-1].name[:8]) + 1 if stored else 1
         path = self._folder / f"{number:08d}-{slug(label)}{suffix}"
+        made: list[Path] = []
         try:
             for target, content in ((path.with_suffix(".json"), text), (path, data)):
                 with open(target, "xb", opener=lambda p, f: os.open(p, f | os.O_NOFOLLOW, 0o640)) as file:
+                    made.append(target)
                     file.write(content)
         except OSError:
-            for target in (path, path.with_suffix(".json")):
+            for target in made:  # not what was there before
                 target.unlink(missing_ok=True)
             raise
 

@@ -234,12 +234,23 @@ def test_only_doubtful_frames_and_not_too_many_are_kept(tmp_path: Path):
     review.offer(frame(0), "cat", 0.6, "m")
     for i in range(10):
         review.offer(frame(i), "cat", 0.59, "m")
+    review.close()
     raw = Frame(captured_ns=0, name="", kind="rgb", size=(4, 3), data=bytes(range(36)))
     review.keep(raw, "cat", 0.1, "m")
-    review.close()
     assert sorted(p.suffix for p in (tmp_path / "r").iterdir()) == [".jpg", ".json", ".json", ".png"]
     png = decode(next((tmp_path / "r").glob("*.png")).read_bytes())
     assert np.asarray(png).tobytes() == bytes(range(36))
+
+
+def test_a_file_that_is_in_the_way_is_left_alone(tmp_path: Path):
+    review = Review(tmp_path / "r", ReviewConfig())
+    review.close()
+    (tmp_path / "r").mkdir()
+    there = tmp_path / "r" / "00000001-cat.json"
+    there.write_text("of somebody else")
+    with pytest.raises(FileExistsError):
+        review.keep(frame(0), "cat", 0.1, "m")
+    assert there.read_text() == "of somebody else" and list((tmp_path / "r").iterdir()) == [there]
 
 
 # --- drift
