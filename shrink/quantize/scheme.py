@@ -94,10 +94,10 @@ def plan_scheme(
         able = _available(graph, target, floats, apart=ran_dynamic)
         wanted = _wanted(graph, target, able)
         static = {n for n in _static(graph, target, able, wanted) if n.name not in floats}
-        reads_codes = {n for n in ran_dynamic if not target.float_output and _from_codes(n.args[0], static, target)}
-        if not reads_codes:
+        held = set() if target.float_output else {n for n in ran_dynamic if _touches_codes(n, static, target)}
+        if not held:
             break
-        ran_dynamic = ran_dynamic - reads_codes
+        ran_dynamic = ran_dynamic - held
     values = [n for n in graph.nodes if _held(n, static, target)]
     tied = [
         (source.name, n.name)
@@ -180,6 +180,17 @@ def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
     if node in static:
         return True
     return op_name(node) not in STOPS_CODES and any(_from_codes(n, static, target) for n in activations(node, target))
+
+
+def _touches_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
+    """Whether the TFLite converter would let an op that answers in float read or give codes."""
+    return _from_codes(node.args[0], static, target) or _into_codes(node, static)
+
+
+def _into_codes(node: fx.Node, static: set[fx.Node]) -> bool:
+    return any(
+        user in static or (op_name(user) not in STOPS_CODES and _into_codes(user, static)) for user in node.users
+    )
 
 
 def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -289,3 +289,19 @@ def test_observable_is_what_any_scheme_could_hold_or_read() -> None:
                 for floats in (set(), *({name} for name in layers)):
                     found = plan_scheme(graph.graph, target, border=border, floats=floats)
                     assert {*found.values, *found.dynamic.values()} <= names
+
+
+def test_a_linear_in_front_of_codes_is_not_left_to_answer_in_float() -> None:
+    """As in PVT v2: norm, linear, tokens as a map, depthwise convolution. TFLite's linear would be asked for codes."""
+
+    class Mlp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.fc, self.depth = nn.LayerNorm(8), nn.Linear(8, 8), conv(8, 8, groups=8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.fc(self.norm(x)).transpose(1, 2).reshape(1, 8, 2, 3)
+            return F.gelu(self.depth(tokens)).mean((2, 3))
+
+    graph = graph_of(Mlp(), TOKENS)
+    assert "linear" in scheme_of(graph, TFLITE).static and "linear" in scheme_of(graph, ONNX).dynamic
