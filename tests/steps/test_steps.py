@@ -49,6 +49,7 @@ def pictures(count: int) -> Images:
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)  # one draw in a hundred has no live channel, and answers a constant
         self.conv = nn.Conv2d(1, 3, 3, bias=False)
         self.norm = nn.BatchNorm2d(3)
         self.act = nn.ReLU()
