@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,13 @@ def convolution(node: fx.Node) -> Convolution:
     given: list[Any] = [*node.args]
     x, weight, bias, stride, padding, dilation, groups = given + [None, 1, 0, 1, 1][len(given) - 2 :]
     return Convolution(x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), int(groups))
+
+
+def patches(node: fx.Node, x: Tensor) -> Tensor:
+    """What a convolution multiplies with its weight, place by place: (N, C, H, W) -> (N, places, C kh kw)."""
+    conv = convolution(node)
+    size = conv.weight.meta["shape"][2:]
+    return functional.unfold(x, size, conv.dilation, conv.padding, conv.stride).transpose(1, 2)
 
 
 def _pair(value: Any) -> tuple[int, int]:

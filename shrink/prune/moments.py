@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
 from shrink.graph.batch import Walk
-from shrink.graph.convolution import convolution
+from shrink.graph.convolution import convolution, patches
 from shrink.graph.edit import is_constant
 
 aten = torch.ops.aten
@@ -36,7 +35,7 @@ def input_rows(node: fx.Node, x: Tensor, per_image: int) -> Tensor:
         x: its input with the images as first dimension, (N, 1, ...).
         per_image: at most about so many places of each image.
     """
-    rows = x.flatten(1, -2) if node.target is aten.linear.default else _patches(node, x)
+    rows = x.flatten(1, -2) if node.target is aten.linear.default else patches(node, x.flatten(0, 1))
     rows = thin(rows, per_image).flatten(0, 1)
     return torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
 
@@ -50,12 +49,6 @@ def output_rows(node: fx.Node, y: Tensor, per_image: int) -> Tensor:
 def thin(rows: Tensor, per_image: int) -> Tensor:
     """(N, places, K) with fewer places; an odd step does not keep to one column of an even-sized map."""
     return rows[:, :: (rows.shape[1] // per_image) | 1] if rows.shape[1] > per_image else rows
-
-
-def _patches(node: fx.Node, x: Tensor) -> Tensor:
-    c = convolution(node)
-    columns = functional.unfold(x.flatten(0, 1), c.weight.meta["shape"][2:], c.dilation, c.padding, c.stride)
-    return columns.transpose(1, 2)
 
 
 @dataclass(slots=True)

@@ -58,21 +58,32 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The plan that answered closest to the float graph, and what was weighed.
+    """The way to quantize that answered closest to the float graph, and what was weighed.
 
     Attributes:
-        graph: float, what the plan is for; its weights may differ from those of the graph it was chosen for.
-        plan: for `apply`.
-        changes: what is quantized, in words.
+        state: that way.
+        tools: what it was judged with.
         rungs: what was tried, in order.
     """
 
-    graph: fx.GraphModule
-    plan: Plan
-    changes: tuple[str, ...]
-    rungs: tuple[Rung, ...]
     state: State = field(repr=False, compare=False)
     tools: Tools = field(repr=False, compare=False)
+    rungs: tuple[Rung, ...]
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """Float, what the plan is for; its weights may differ from those of the graph it was chosen for."""
+        return self.state.graph
+
+    @property
+    def plan(self) -> Plan:
+        """For `apply`."""
+        return self.state.plan(self.tools.target)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is quantized, in words."""
+        return _changes(self.plan)
 
     def costs(self) -> list[Cost]:
         """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""
@@ -165,8 +176,7 @@ def choose(
         for border, scheme in schemes(graph_module.graph, target).items()
     }
     best, rungs = climb(starts, EFFORTS[effort], tools)
-    plan = best.plan(target)
-    return Chosen(best.graph, plan, _changes(plan), tuple(rungs), best, tools)
+    return Chosen(best, tools, tuple(rungs))
 
 
 def _changes(plan: Plan) -> tuple[str, ...]:

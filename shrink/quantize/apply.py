@@ -13,7 +13,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
-from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, weight_scales
+from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
 
@@ -89,7 +89,7 @@ def nearest(graph_module: fx.GraphModule, node: fx.Node) -> Rounded:
     """Each weight to its nearest code."""
     weight = constant(graph_module, node.args[1])
     scales = weight_scales(weight)
-    return Rounded(weight_codes(weight, scales), scales, torch.zeros(len(scales)))
+    return Rounded(nearest_codes(weight.detach(), scales).to(torch.int8), scales, torch.zeros(len(scales)))
 
 
 def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, rounded: Rounded, pack: bool) -> None:
@@ -134,9 +134,3 @@ def _add_to_bias(graph_module: fx.GraphModule, node: fx.Node, shift: Tensor) -> 
     with node.graph.inserting_before(node):
         args[2] = add_constant(graph_module, f"{node.name}_bias", before + shift)
     node.args = tuple(args)
-
-
-def weight_codes(weight: Tensor, scales: Tensor) -> Tensor:
-    """int8 codes of a weight (O, ...) with symmetric scales (O,)."""
-    steps = weight.detach() / scales.reshape(-1, *[1] * (weight.dim() - 1))
-    return steps.round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT).to(torch.int8)

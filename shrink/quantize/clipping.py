@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, fx
 
-from shrink.quantize.ranges import Range, share_out
+from shrink.quantize.ranges import Onlooker, Range, share_out
 
 BINS = 2048
 CODES = 255  # steps between the lowest and the highest code
@@ -40,15 +40,10 @@ def histograms(
     return total
 
 
-class _Count(fx.Interpreter):
+class _Count(Onlooker):
     def __init__(self, graph_module: fx.GraphModule, ranges: Mapping[str, Range]) -> None:
         super().__init__(graph_module)
         self.ranges, self.found = ranges, dict[str, Tensor]()
-
-    def run_all(self, images: Iterable[Tensor]) -> None:
-        with torch.no_grad():  # the mode belongs to the thread
-            for image in images:
-                self.run(image)
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)

@@ -35,3 +35,9 @@ def weight_scales(weight: Tensor) -> Tensor:
     """Symmetric scale per output channel; weight (O, ...) -> (O,) float32."""
     largest = weight.detach().abs().flatten(1).amax(1)
     return (largest / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE).to(torch.float32)
+
+
+def nearest_codes(weight: Tensor, scales: Tensor) -> Tensor:
+    """Each weight's nearest symmetric code, as floats; a scale is for all behind its place in the first axes."""
+    steps = scales.reshape(*scales.shape, *[1] * (weight.dim() - scales.dim()))
+    return (weight / steps).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)

@@ -120,16 +120,21 @@ class _Shared(Iterator[Tensor]):
             self._items = iter(())
 
 
-class _Watch(fx.Interpreter):
+class Onlooker(fx.Interpreter):
+    """Runs a float graph on images and looks at its values."""
+
+    def run_all(self, images: Iterable[Tensor]) -> None:
+        """Run every image, each (1, C, H, W)."""
+        with torch.no_grad():  # the mode belongs to the thread
+            for image in images:
+                self.run(image)
+
+
+class _Watch(Onlooker):
     def __init__(self, graph_module: fx.GraphModule, names: Collection[str], axes: Mapping[str, int]) -> None:
         super().__init__(graph_module)
         self.names, self.axes = frozenset(names), axes
         self.seen: dict[str, _Seen] = {}
-
-    def run_all(self, images: Iterable[Tensor]) -> None:
-        with torch.no_grad():  # the mode belongs to the thread
-            for image in images:
-                self.run(image)
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)

@@ -9,18 +9,18 @@ Hassibi & Stork's Optimal Brain Surgeon, 1993). What is left of the mean error g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
-from shrink.graph.convolution import convolution
+from shrink.graph.convolution import convolution, patches
 from shrink.graph.edit import constant, is_constant
-from shrink.quantize.codes import WEIGHT_LIMIT, weight_scales
+from shrink.quantize.codes import nearest_codes, weight_scales
+from shrink.quantize.ranges import Onlooker
 
 aten = torch.ops.aten
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
@@ -122,15 +122,12 @@ def round_layer(weight: Tensor, inputs: Moments) -> Rounded:
     wanted = weight.reshape(groups, -1, width).to(torch.float32)  # (G, O / G, K)
     steps = scales.reshape(groups, -1)
     with torch.no_grad():
-        codes = _nearest(wanted, steps) if inputs.second is None else _round_columns(wanted, steps, _shrunk(inputs))
+        codes = (
+            nearest_codes(wanted, steps) if inputs.second is None else _round_columns(wanted, steps, _shrunk(inputs))
+        )
     mean = inputs.first / max(inputs.rows, 1)
     bias = torch.einsum("gok,gk->go", wanted - codes * steps[..., None], mean)
     return Rounded(codes.to(torch.int8).reshape(weight.shape), scales, bias.reshape(-1))
-
-
-def _nearest(weights: Tensor, steps: Tensor) -> Tensor:
-    """Codes (G, O, K) of weights (G, O, K) on steps (G, O)."""
-    return (weights / steps[..., None]).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
 
 
 def _shrunk(inputs: Moments) -> Tensor:
@@ -157,7 +154,7 @@ def _round_columns(wanted: Tensor, steps: Tensor, second: Tensor) -> Tensor:
         stop = min(start + BLOCK, left.shape[2])
         errors = torch.empty_like(left[:, :, start:stop])
         for i in range(start, stop):
-            codes[:, :, i] = _nearest(left[:, :, i : i + 1], steps)[..., 0]
+            codes[:, :, i] = nearest_codes(left[:, :, i], steps)
             error = (left[:, :, i] - codes[:, :, i] * steps) / factor[:, None, i, i]
             left[:, :, i + 1 : stop] -= error[..., None] * factor[:, None, i, i + 1 : stop]
             errors[:, :, i - start] = error
@@ -166,7 +163,7 @@ def _round_columns(wanted: Tensor, steps: Tensor, second: Tensor) -> Tensor:
     return torch.take_along_dim(codes, back[:, None, :], 2)
 
 
-class _Gather(fx.Interpreter):
+class _Gather(Onlooker):
     """Runs the graph as far as the last layer of a share, and keeps the moments of what its layers read."""
 
     def __init__(self, graph_module: fx.GraphModule, share: Sequence[fx.Node], *, second: bool) -> None:
@@ -176,11 +173,9 @@ class _Gather(fx.Interpreter):
         self.found: dict[str, Moments] = {}
         self.enough = False  # of this image
 
-    def run_all(self, images: Iterable[Tensor]) -> None:
-        with torch.no_grad():  # the mode belongs to the thread
-            for image in images:
-                self.enough = False
-                self.run(image)
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.enough = False
+        return super().run(*args, **kwargs)
 
     def run_node(self, n: fx.Node) -> object:
         if n in self.share:
@@ -212,13 +207,11 @@ def input_rows(node: fx.Node, args: Sequence[Any]) -> Tensor:
         node: a convolution or linear.
         args: the values of its arguments.
     """
-    x, weight = args[0], args[1]
-    rows: Tensor = x.reshape(-1, 1, x.shape[-1]) if node.target is aten.linear.default else _patches(node, x, weight)
+    x: Tensor = args[0]
+    if node.target is aten.linear.default:
+        rows = x.reshape(-1, 1, x.shape[-1])
+    else:
+        places = patches(node, x)[0]
+        rows = places.reshape(len(places), convolution(node).groups, -1)
     step = max(1, len(rows) // ROWS_PER_IMAGE)
     return rows[:: step | 1]  # an odd step does not keep to the same column of an even-sized map
-
-
-def _patches(node: fx.Node, x: Tensor, weight: Tensor) -> Tensor:
-    conv = convolution(node)
-    columns = functional.unfold(x, weight.shape[2:], conv.dilation, conv.padding, conv.stride)  # (1, C kh kw, L)
-    return columns[0].T.reshape(columns.shape[2], conv.groups, -1)
