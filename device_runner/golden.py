@@ -13,31 +13,26 @@ with fixed dates: the same arrays give the same bytes.
 from __future__ import annotations
 
 import hashlib
-import math
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from io import BytesIO
-from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from device_runner import preprocess
+from device_runner import npz, preprocess
 from device_runner.errors import BundleError
 from device_runner.manifest import Input, Preprocess
+from device_runner.npz import Kind
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
-DTYPES = {
-    "images": ("uint8",),
-    "offsets": ("int64",),
-    "pixels": ("uint8",),
-    "inputs_sha256": ("uint8",),
-    "outputs": ("float32", "int8", "uint8"),
+KINDS = {
+    "images": Kind(("uint8",), 1),
+    "offsets": Kind(("int64",), 1),
+    "pixels": Kind(("uint8",), 4),
+    "inputs_sha256": Kind(("uint8",), 2),
+    "outputs": Kind(("float32", "int8", "uint8"), 2),
 }
-RANKS = {"images": 1, "offsets": 1, "pixels": 4, "inputs_sha256": 2, "outputs": 2}
 PROBE_SIZE = (509, 383)  # odd, and larger than most models' input, so that filters differ when it shrinks
 GRAINS = ((6, 60), (13, 60), (47, 60))  # texture of the probe: width in pixels, depth of 256
 
@@ -120,13 +115,7 @@ def _speckle(x: NDArray[np.uint32], y: NDArray[np.uint32]) -> NDArray[np.uint32]
 
 
 def _write(golden: Golden) -> bytes:
-    out = BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for field in fields(golden):
-            member = BytesIO()
-            npy.write_array(member, getattr(golden, field.name), version=(1, 0), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{field.name}.npy", EPOCH), member.getvalue())
-    return out.getvalue()
+    return npz.pack({field.name: getattr(golden, field.name) for field in fields(golden)})
 
 
 def read_golden(data: bytes) -> Golden:
@@ -136,29 +125,11 @@ def read_golden(data: bytes) -> Golden:
         BundleError: the file is not what `make_golden` writes.
     """
     try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            expected = [f"{name}.npy" for name in DTYPES]
-            if archive.namelist() != expected or any(m.compress_type for m in archive.infolist()):
-                raise ValueError(f"it must hold {', '.join(expected)}, uncompressed")
-            golden = Golden(**{name: _array(name, archive.read(f"{name}.npy")) for name in DTYPES})
+        golden = Golden(**npz.unpack(data, KINDS))
         _check_shapes(golden)
-    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError) as error:
+    except ValueError as error:
         raise BundleError("golden.npz cannot be read", str(error), "export the bundle again") from error
     return golden
-
-
-def _array(name: str, member: bytes) -> NDArray[Any]:
-    """One .npy, without trusting its header: the bytes behind it must be exactly the array it claims."""
-    stream = BytesIO(member)
-    if npy.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name} is of another .npy version")
-    shape, fortran, dtype = npy.read_array_header_1_0(stream)
-    if fortran or dtype.name not in DTYPES[name] or len(shape) != RANKS[name]:
-        raise ValueError(f"{name} is {dtype.name} of shape {shape}")
-    content = member[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{name} of shape {shape} has {len(content)} bytes")
-    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _check_shapes(g: Golden) -> None:

@@ -15,7 +15,7 @@ from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.report.schema import Report
 from shrink.steps import pruning
-from shrink.steps.bundling import bundles, is_ours, save
+from shrink.steps.bundling import bundles, is_ours, records, save
 from shrink.steps.calibrating import calibrate
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
@@ -39,7 +39,7 @@ def export(
     command: Sequence[str] = (),
     progress: Progress,
 ) -> Report:
-    """Make one verified bundle per target in `out`, with `report.json` and `report.md` beside them.
+    """Make one verified bundle per target in `out`, with the report and every answer beside them.
 
     Args:
         recipe: what is asked for.
@@ -75,7 +75,7 @@ def export(
         outcome = Outcome(job, artifacts, verified, timed, calibrated.images, skipped, keep_failed, pruned)
         report = build_report(outcome, command=command, seconds=clock.seconds)
         with clock.stage("save"):
-            save(out, list(bundles(outcome)), report, force=force)
+            save(out, list(bundles(outcome)), report, records(outcome), force=force)
     return report
 
 

@@ -81,6 +81,7 @@ class Images:
     source: Source
     where: NDArray[np.int64]  # shape (n,): index of each image in the source
     names: Mapping[int, str] = field(default_factory=dict)  # of some labels that are numbers: {1: "goldfish"}
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what else is known: name -> n values
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -111,6 +112,7 @@ class Images:
             refs=tuple(self.refs[index] for index in chosen),
             labels=None if self.labels is None else self.labels[chosen],
             where=self.where[chosen],
+            columns={name: tuple(values[index] for index in chosen) for name, values in self.columns.items()},
         )
 
 
@@ -131,6 +133,7 @@ def from_source(
     labels: Sequence[int] | NDArray[np.int64] | None,
     classes: Sequence[str] | None,
     names: Mapping[int, str] | None = None,
+    columns: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Images:
     """All images of a source."""
     return Images(
@@ -141,4 +144,5 @@ def from_source(
         source=source,
         where=np.arange(len(refs), dtype=np.int64),
         names=names or {},
+        columns=columns or {},
     )

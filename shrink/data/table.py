@@ -1,12 +1,19 @@
-"""Images listed in a CSV with a header: `path,label`, or `path` alone for calibration; `name` names the label."""
+"""Images listed in a CSV with a header: `path,label`, or `path` alone for calibration; `name` names the label.
+
+Every other column is kept as it is, such as the site or the lighting of an image, so that results can be sliced by it.
+"""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from shrink.data.images import Files, Parts, from_source
 from shrink.errors import DataError, nearest
+
+OURS = ("path", "label", "name")
+"""Columns with a meaning of their own."""
 
 
 def read_csv(name: str, table: Path) -> Parts:
@@ -21,11 +28,13 @@ def read_csv(name: str, table: Path) -> Parts:
     named = zip(labels or (), (row.get("name", "") for row in rows), strict=False)
     names = {} if classes else {label: text for label, text in named if text}
     refs = [row["path"] for row in rows]
-    return Parts(None, from_source(name, Files(tuple(paths)), refs, labels=labels, classes=classes, names=names))
+    columns = {column: tuple(row[column] for row in rows) for column in rows[0] if column not in OURS}
+    files = Files(tuple(paths))
+    return Parts(None, from_source(name, files, refs, labels=labels, classes=classes, names=names, columns=columns))
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    """The columns `path`, `label` and `name` of every entry; others are left out."""
+    """All columns of every entry; those with a meaning must be filled."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -40,10 +49,15 @@ def _rows(table: Path) -> list[dict[str, str]]:
     if not rows:
         raise DataError(f"{table} is empty", "it has a header and no entries", "add one line path,label per image")
     wanted = [column for column in ("path", "label") if column in columns]
+    others = [column for column in columns if column and column not in wanted]
     return [
-        {column: _cell(table, row, column, entry) for column in wanted} | {"name": (row.get("name") or "").strip()}
+        {column: _cell(table, row, column, entry) for column in wanted} | _others(row, others)
         for entry, row in enumerate(rows, start=1)
     ]
+
+
+def _others(row: Mapping[str, str | None], columns: list[str]) -> dict[str, str]:
+    return {column: (row.get(column) or "").strip() for column in columns}
 
 
 def _cell(table: Path, row: dict[str, str], column: str, entry: int) -> str:

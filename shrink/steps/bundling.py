@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from device_runner.golden import make_golden
 from device_runner.manifest import MANIFEST_NAME, Manifest
@@ -17,10 +18,12 @@ from shrink.export.names import MODEL_NAMES
 from shrink.files import appears_whole
 from shrink.models import Model
 from shrink.report import markdown, schema
+from shrink.runs import pictures, predictions
 from shrink.steps.reporting import Outcome, versions
 from shrink.steps.writing import Artifact
 
 REPORT_JSON, REPORT_MD = "report.json", "report.md"
+OURS = (REPORT_JSON, REPORT_MD, predictions.NAME, pictures.NAME)
 GOLDEN_IMAGES = 15  # and the probe image
 
 
@@ -35,7 +38,7 @@ class Bundle:
 
 def is_ours(path: Path) -> bool:
     """Whether an entry of an output directory is one that an export writes."""
-    return path.name in (REPORT_JSON, REPORT_MD) or (path / MANIFEST_NAME).is_file()
+    return path.name in OURS or (path / MANIFEST_NAME).is_file()
 
 
 def bundles(outcome: Outcome) -> Iterator[Bundle]:
@@ -50,8 +53,28 @@ def bundles(outcome: Outcome) -> Iterator[Bundle]:
             yield Bundle(_manifest(outcome, item), item.model, golden)
 
 
-def save(out: Path, made: list[Bundle], report: schema.Report, *, force: bool) -> None:
-    """Write one folder per bundle, named after its target, and the report beside them.
+def records(outcome: Outcome) -> dict[str, bytes]:
+    """The files beside the report: the answers to every image, and pictures of those that changed."""
+    answers = outcome.verified.answers
+    images = outcome.job.split.evaluation.subset(answers.indices)  # those that could be read
+    kept = predictions.Predictions(
+        classes=labels(outcome.job.model, images),
+        refs=images.refs,
+        hashes=np.stack([_hash(images, row) for row in range(len(images))]),
+        labels=answers.labels.astype(np.int32),
+        slices=predictions.groups(images.columns),
+        reference=predictions.answered(answers.reference),
+        files={name: predictions.answered(scores) for name, scores in answers.candidates.items()},
+    )
+    return {predictions.NAME: predictions.dump(kept), pictures.NAME: pictures.dump(kept, images.encoded)}
+
+
+def _hash(images: Images, row: int) -> NDArray[np.uint8]:
+    return np.frombuffer(images.digest(row)[: predictions.HASH_BYTES], np.uint8)
+
+
+def save(out: Path, made: list[Bundle], report: schema.Report, beside: Mapping[str, bytes], *, force: bool) -> None:
+    """Write one folder per bundle, named after its target, and the report and what belongs to it beside them.
 
     Raises:
         OutputError: `out` is in the way, or cannot be written.
@@ -60,6 +83,8 @@ def save(out: Path, made: list[Bundle], report: schema.Report, *, force: bool) -
         for bundle in made:
             (folder / bundle.manifest.target).mkdir()
             write_bundle(folder / bundle.manifest.target, bundle.manifest, bundle.model, bundle.golden)
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
         (folder / REPORT_JSON).write_bytes(schema.dump(report))
         (folder / REPORT_MD).write_text(markdown.render(report, out), encoding="utf-8")
 

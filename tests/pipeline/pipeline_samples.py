@@ -13,6 +13,7 @@ from shrink.report.schema import Report
 
 MODELS = Path(__file__).with_name("pipeline_models.py")
 CLASSES = ("left-lower", "left-upper", "right-lower", "right-upper")  # in the order of their names
+BESIDE = ("flips.npz", "predictions.npz", "report.json", "report.md")  # beside the bundles
 COARSE, FINE = 60, 8  # grey levels between the halves
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 import shlex
@@ -10,9 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from pipeline_samples import CLASSES, MODELS, Exported, folder
+from PIL import Image
+from pipeline_samples import BESIDE, CLASSES, MODELS, Exported, folder
 from run_cli import Ran
 
 from device_runner.bundle import open_bundle
@@ -23,6 +27,7 @@ from shrink.errors import OutputError
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
 from shrink.report import schema
+from shrink.runs import pictures, predictions
 
 TARGETS = ("tflite-int8", "onnx-int8")
 Export = Callable[..., Ran]
@@ -32,7 +37,7 @@ Export = Callable[..., Ran]
 
 
 def test_there_is_a_bundle_per_target_and_the_report(exported: Exported) -> None:
-    assert sorted(path.name for path in exported.out.iterdir()) == sorted([*TARGETS, "report.json", "report.md"])
+    assert sorted(path.name for path in exported.out.iterdir()) == sorted([*TARGETS, *BESIDE])
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -114,6 +119,40 @@ def test_the_next_commands_work_as_they_are_written(exported: Exported, halves: 
     assert CLASSES[2] in run.stdout
 
 
+# --- what is kept of every image
+
+
+def test_the_answers_to_every_image_are_kept(exported: Exported) -> None:
+    kept = predictions.parse((exported.out / "predictions.npz").read_bytes())
+    assert (kept.classes, tuple(kept.files), len(kept)) == (CLASSES, TARGETS, 60)
+    assert all(ref.split("/")[1] == kept.classes[label] for ref, label in zip(kept.refs, kept.labels, strict=True))
+    assert (kept.reference.top1 == kept.labels).all()
+    assert pictures.parse((exported.out / "flips.npz").read_bytes()) == {}  # this model is always right
+
+
+def test_answers_pictures_and_columns_of_the_csv_are_those_of_the_data(export: Export, tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", train=1, val=104)
+    paths = sorted((data / "val").rglob("*.png"))
+    lines = [f"{path.relative_to(data)},{path.parent.name},site {i % 3},{i}" for i, path in enumerate(paths)]
+    (data / "all.csv").write_text("\n".join(["path,label,site,serial", *lines]))
+    assert export("blunt", "--max-drop", 100, "--calibrate", 32, data=data / "all.csv").code == 0
+    kept = predictions.parse((tmp_path / "out" / "predictions.npz").read_bytes())
+    sites = {line.split(",")[0]: line.split(",")[2] for line in lines}
+    assert kept.slices == {"site": tuple(sites[ref] for ref in kept.refs), "serial": kept.slices["serial"]}
+    report = schema.parse((tmp_path / "out" / "report.json").read_bytes())
+    accuracy = report.artifacts[0].accuracy
+    assert accuracy is not None
+    right = kept.files["onnx-int8"].top1 == kept.labels
+    assert (len(kept), float(right.mean())) == (accuracy.images, accuracy.top1)
+    assert int(((kept.reference.top1 == kept.labels) & ~right).sum()) == accuracy.flips_lost > 0
+    shown = pictures.parse((tmp_path / "out" / "flips.npz").read_bytes())
+    assert set(shown) <= set(pictures.flipped(kept).tolist()) and len(shown) == min(50, accuracy.flips_lost)
+    for row, picture in shown.items():
+        digest = hashlib.sha256((data / kept.refs[row]).read_bytes()).digest()
+        assert kept.hashes[row].tobytes() == digest[:16]
+        assert np.array_equal(Image.open(io.BytesIO(picture)).convert("L"), Image.open(data / kept.refs[row]))
+
+
 # --- what is said
 
 
@@ -153,7 +192,7 @@ def test_a_failed_target_leaves_its_report_and_no_bundle(export: Export, tmp_pat
     assert "verdict: fail\n" in ran.out
     assert re.search(r"onnx-int8: fail; loses 50\.00 .*; no bundle was written \(--keep-failed writes it\)\n", ran.out)
     assert "next:" not in ran.out and "device_runner" not in ran.out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(BESIDE)
     report = schema.parse((tmp_path / "out" / "report.json").read_bytes())
     assert report.verdict == "fail" and report.artifacts[0].bundle is None
     assert "device_runner" not in (tmp_path / "out" / "report.md").read_text()

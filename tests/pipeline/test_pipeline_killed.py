@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pipeline_samples import MODELS, Exported
+from pipeline_samples import BESIDE, MODELS, Exported
 from run_cli import Ran
 
 from device_runner.bundle import open_bundle
@@ -62,7 +62,7 @@ def check_new(out: Path, before: dict[str, bytes], step: int) -> None:
     """Either `before`, or a whole new export."""
     if step == pipeline.STAGES and content(out) != before:
         assert open_bundle(out / "onnx-int8").manifest.target == "onnx-int8"
-        assert {"report.json", "report.md", "onnx-int8"} == {path.name for path in out.iterdir()}
+        assert {*BESIDE, "onnx-int8"} == {path.name for path in out.iterdir()}
     else:
         assert content(out) == before
 
