@@ -19,6 +19,7 @@ COMMANDS = {  # command -> the module with the function of that name
     "verify": "device_runner.commands",
     "selftest": "device_runner.commands",
     "classify": "device_runner.commands",
+    "probe": "device_runner.probe.command",
     "run": "device_runner.field_commands",
     "check": "device_runner.field_commands",
     "replay": "device_runner.field_commands",
@@ -67,12 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check that a bundle is whole; nothing of it is run")
     selftest = commands.add_parser("selftest", help="verify, then replay the golden images on this device")
     classify = commands.add_parser("classify", help="verify, selftest, then name what is in images")
-    for command in (verify, selftest, classify):
+    probe = commands.add_parser("probe", help="measure answers, times and memory on this machine, as JSON")
+    for command in (verify, selftest, classify, probe):
         command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a directory, or a zip of stored files")
-    for command in (selftest, classify):
+    for command in (selftest, classify, probe):
         command.add_argument("--engine", metavar="NAME", help="litert, tflite_runtime or onnxruntime; else the first")
         command.add_argument("--threads", type=positive, default=1, metavar="N", help="for the engine (default 1)")
     _add_classify_options(classify)
+    _add_probe_options(probe)
     run = commands.add_parser("run", help="serve: watch a source, decide by rules, act")
     check = commands.add_parser("check", help="explain a configuration; nothing is run")
     for command in (run, check):
@@ -112,6 +115,16 @@ def _add_classify_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object per image and line")
     add("--review-below", type=share, default=0.6, metavar="P", help="mark less confident images (default 0.6)")
     add("--no-selftest", action="store_true", help="start without replaying the golden images")
+
+
+def _add_probe_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR|ZIP", help="JPEG, PNG or BMP files; a zip must be stored")
+    add("--against", type=Path, metavar="BUNDLE", help="time it in turns with this one, such as the float one")
+    add("--repeats", type=int, default=5, metavar="N", help="series of times (default 5; 0: none)")
+    add("--seconds", type=float, default=60.0, metavar="S", help="of timing, at least (default 60)")
+    add("--samples", type=positive, default=1024, metavar="N", help="of timing, at least (default 1024)")
+    add("--pause", type=float, default=0.0, metavar="S", help="between two series (default 0)")
 
 
 def positive(text: str) -> int:

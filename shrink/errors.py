@@ -7,11 +7,13 @@
     │   ├── CheckpointError               weights that are missing, damaged, unsafe or of another model
     │   ├── DataError                     images or labels that cannot be used
     │   ├── CalibrationError              calibration images that would give wrong ranges
-    │   └── OutputError                   an output directory that exists or cannot be written
+    │   ├── OutputError                   an output directory that exists or cannot be written
+    │   └── BoardError                    a board that cannot be reached, is not trusted or lacks something
     └── StageError                        1: a stage failed on a valid request
         ├── CaptureError                  the model has no graph with fixed shapes
         ├── LoweringError                 an op that the target cannot run
-        └── ArtifactError                 a written file answers nonsense, or not what the model answers
+        ├── ArtifactError                 a written file answers nonsense, or not what the model answers
+        └── LinkError                     the connection to a board ended in the middle of a measurement
 
 A verdict that fails is not an error: the command ends with exit code 3 and the report says why.
 """
@@ -25,10 +27,12 @@ from device_runner.errors import Problem
 
 __all__ = [
     "ArtifactError",
+    "BoardError",
     "CalibrationError",
     "CaptureError",
     "CheckpointError",
     "DataError",
+    "LinkError",
     "LoweringError",
     "ModelError",
     "OutputError",
@@ -70,6 +74,10 @@ class OutputError(RequestError):
     """An output directory that exists or cannot be written."""
 
 
+class BoardError(RequestError):
+    """A board that cannot be reached, is not trusted, or lacks something."""
+
+
 class StageError(Problem):
     """A stage failed on a valid request."""
 
@@ -84,6 +92,10 @@ class LoweringError(StageError):
 
 class ArtifactError(StageError):
     """A written file that answers nonsense, or not what the model answers."""
+
+
+class LinkError(StageError):
+    """The connection to a board ended in the middle of a measurement."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -148,3 +148,22 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that appears whole: written beside its name, synced, then renamed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    work = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        with work.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written", str(error.strerror), "name a file elsewhere") from error
+    finally:
+        work.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ PACKAGES = ("shrink", "device_runner")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
-    ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs"),
+    ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs", "boards"),
     ("prune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),

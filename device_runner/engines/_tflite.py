@@ -29,6 +29,12 @@ class TFLiteEngine:
             raise refused(self.name, f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
 
+    @property
+    def delegate(self) -> str | None:
+        """The runtime's own list of what it runs names one DELEGATE per partition; XNNPACK is the only one built in."""
+        count = sum(node["op_name"] == "DELEGATE" for node in self._interpreter._get_ops_details())
+        return f"XNNPACK, {count} partition{'s' if count > 1 else ''}" if count else None
+
     def run(self, x: NDArray[np.generic]) -> NDArray[np.generic]:
         try:
             self._interpreter.set_tensor(self._input, x)

@@ -15,6 +15,7 @@ class Engine(Protocol):
 
     name: str  # of the runtime, as in ENGINES
     version: str  # of the installed runtime
+    delegate: str | None  # what the runtime handed the graph to, such as "XNNPACK, 1 partition"; None: nothing
 
     def run(self, x: NDArray[np.generic]) -> NDArray[np.generic]:
         """One inference.

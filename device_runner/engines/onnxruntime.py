@@ -16,6 +16,7 @@ class ONNXRuntime:
     """An .onnx model in ONNX Runtime, fully optimized, self-contained."""
 
     name = "onnxruntime"
+    delegate = None  # its own kernels, on the CPU
 
     def __init__(self, model: bytes, threads: int) -> None:
         self.version: str = ort.__version__

@@ -14,11 +14,8 @@ import numpy as np
 from scipy.special import bdtr
 
 from device_runner.manifest import Latency
+from device_runner.probe.timing import Limits, Run, series
 
-Run = Callable[[], object]
-
-STEADY = 0.05  # a runner is warm when its last medians differ by less than this share
-WINDOW = 5  # rounds in each of those medians
 SLOWING = 1.1  # second half / first half of the samples
 NOISY = 1.5  # p90 / median
 FEWEST = 20  # samples below which a median is not to be trusted
@@ -84,13 +81,9 @@ def interleave(
     Returns:
         name -> its samples; sample i of all names is from the same round.
     """
-    _warm_up(runs, rng, warmup_seconds, clock)
-    rounds: list[dict[str, float]] = []
-    start, seconds = clock(), 0.0
-    while not rounds or (seconds < max_seconds and (len(rounds) < min_samples or seconds < min_seconds)):
-        rounds.append(_round(runs, rng, clock))
-        seconds = (clock() - start) / 1e9
-    return {name: Samples(tuple(taken[name] for taken in rounds)) for name in runs}
+    limits = Limits(min_samples, min_seconds, max_seconds, warmup_seconds)
+    times, _ = series(runs, limits, rng, clock)
+    return {name: Samples(tuple(taken)) for name, taken in times.items()}
 
 
 def ratio(a: Samples, b: Samples) -> Ratio:
@@ -115,30 +108,3 @@ def latency(samples: Samples, reference: Samples | None, *, host: str) -> Latenc
         samples=len(samples.samples_ms),
         host=host,
     )
-
-
-def _warm_up(runs: Mapping[str, Run], rng: np.random.Generator, seconds: float, clock: Callable[[], int]) -> None:
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    start = clock()
-    while clock() - start < seconds * 1e9 and not all(map(_steady, times.values())):
-        for name, time_ms in _round(runs, rng, clock).items():
-            times[name].append(time_ms)
-
-
-def _steady(times: list[float]) -> bool:
-    if len(times) < 2 * WINDOW:
-        return False
-    before, last = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
-    return bool(abs(last - before) <= STEADY * before)
-
-
-def _round(runs: Mapping[str, Run], rng: np.random.Generator, clock: Callable[[], int]) -> dict[str, float]:
-    """One call of every runner; name -> milliseconds."""
-    times: dict[str, float] = {}
-    names = list(runs)
-    for index in rng.permutation(len(names)):
-        run = runs[names[index]]
-        start = clock()
-        run()
-        times[names[index]] = (clock() - start) / 1e6
-    return times

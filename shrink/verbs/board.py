@@ -1,0 +1,81 @@
+"""`shrink bench` and `shrink board`: measure a bundle where it will run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shrink.shell import say
+from shrink.verbs.options import Data
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle that `shrink export` wrote.")],
+    on: Annotated[
+        str,
+        typer.Option(metavar="URL", help="local, ssh://user@host[:port][/?python=PATH], adb:SERIAL, qemu:cortex-a72."),
+    ] = "local",
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Time it in turns with this one, such as the float one."),
+    ] = None,
+    data: Data = None,
+    images: Annotated[int, typer.Option(metavar="COUNT", min=1, help="Evaluation images to answer there.")] = 200,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result there.")] = None,
+    threads: Annotated[int, typer.Option(metavar="COUNT", min=1, help="Of the runtime.")] = 1,
+    repeats: Annotated[int, typer.Option(metavar="COUNT", min=0, help="Series of times; 0 takes none.")] = 5,
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.0, help="Of timing, at least, in all.")] = 60.0,
+    pause: Annotated[float, typer.Option(metavar="S", min=0.0, help="Between two series, to cool down.")] = 0.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Time for 5 seconds only; the verdict says so.")] = False,
+) -> None:
+    """Measure BUNDLE on a board: self-test, accuracy with the board's own kernels, latency, memory, and what the
+    numbers are worth.
+
+    \b
+    Exit codes:
+      0  measured
+      1  the bundle fails there, or the link was lost; then --json says so and nothing in it counts
+      2  the board, the bundle or the data cannot be used
+
+    \b
+    Examples:
+      shrink bench out/cnn/tflite-int8
+      shrink bench out/cnn/tflite-int8 --on ssh://pi@raspberrypi.local --against out/cnn/tflite-fp32 --json pi.json
+      shrink bench out/cnn/tflite-int8 --on qemu:cortex-a72
+    """
+    import os
+
+    from shrink.boards.kinds import board_of
+    from shrink.boards.places import places
+    from shrink.progress import progress_on
+    from shrink.quiet import chatter_aside
+
+    board = board_of(on, places(os.environ))
+    with chatter_aside() as stream:
+        from shrink.bench import text
+        from shrink.files import write_whole
+        from shrink.steps import benching
+
+        asked = benching.Request(
+            bundle=bundle,
+            against=against,
+            data=data,
+            images=images,
+            threads=threads,
+            repeats=repeats,
+            seconds=5.0 if quick else seconds,
+            samples=50 if quick else 1024,
+            pause_s=pause,
+        )
+        progress = progress_on(stream, stages=benching.STAGES)
+        result = benching.bench(asked, board, command=["shrink", *sys.argv[1:]], progress=progress)
+    if json is not None:
+        from shrink.bench.result import dump
+
+        write_whole(json, dump(result))
+    say(text.render(result))
+    if not result.complete:
+        raise typer.Exit(1)
