@@ -12,6 +12,7 @@
     └── StageError                        1: a stage failed on a valid request
         ├── CaptureError                  the model has no graph with fixed shapes
         ├── LoweringError                 an op that the target cannot run
+        ├── DivergenceError               a training whose loss became NaN or huge
         ├── ArtifactError                 a written file answers nonsense, or not what the model answers
         └── LinkError                     the connection to a board ended in the middle of a measurement
 
@@ -32,6 +33,7 @@ __all__ = [
     "CaptureError",
     "CheckpointError",
     "DataError",
+    "DivergenceError",
     "LinkError",
     "LoweringError",
     "ModelError",
@@ -88,6 +90,10 @@ class CaptureError(StageError):
 
 class LoweringError(StageError):
     """An op that the target's format or runtime cannot take."""
+
+
+class DivergenceError(StageError):
+    """A training whose loss became NaN or huge."""
 
 
 class ArtifactError(StageError):

@@ -14,13 +14,14 @@ from shrink.progress import Progress
 from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.report.schema import Report
-from shrink.steps import pruning
+from shrink.steps import pruning, tuning
 from shrink.steps.bundling import bundles, is_ours, records, save
 from shrink.steps.calibrating import calibrate
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import load
 from shrink.steps.printing import check_input
+from shrink.steps.remaking import remake
 from shrink.steps.reporting import Outcome, build_report
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.timing import measure
@@ -60,23 +61,29 @@ def export(
     with one_thread_per_op():
         with clock.stage("load model and data"):
             job = load(recipe, wanted)
-        with clock.stage("capture graph" if recipe.pruning is None else "capture and prune graph") as stage:
+        with clock.stage(" and ".join(_making(recipe)) + " graph") as stage:
             captured = capture_model(job)
-            pruned = pruning.prune_graph(job, captured, skipped, stage)
-            graphs = lower_all(job, captured if pruned is None else pruned.graph)
+            remade = remake(job, captured, skipped, stage)
+            graphs = lower_all(job, captured if remade is None else remade.graph)
         with clock.stage("calibrate and quantize") as stage:
             calibrated = calibrate(job, graphs, skipped, stage)
         with clock.stage("write files") as stage:
             artifacts = write(job, graphs, calibrated, stage)
         with clock.stage("verify on the real runtimes") as stage:
-            verified = verify(job, artifacts, skipped, stage, pruned=pruned)
+            verified = verify(job, artifacts, skipped, stage, remade=remade)
         with clock.stage("time against float") as stage:
             timed = measure(job, artifacts, stage)
-        outcome = Outcome(job, artifacts, verified, timed, calibrated.images, skipped, keep_failed, pruned)
+        outcome = Outcome(job, artifacts, verified, timed, calibrated.images, skipped, keep_failed, remade)
         report = build_report(outcome, command=command, seconds=clock.seconds)
         with clock.stage("save"):
             save(out, list(bundles(outcome)), report, records(outcome), force=force)
     return report
+
+
+def _making(recipe: ExportRecipe) -> list[str]:
+    """What is done to the graph before it is quantized."""
+    trained = recipe.tune is not None and recipe.tune.epochs > 0
+    return ["capture", *["prune"] * (recipe.pruning is not None), *["train"] * trained]
 
 
 PRUNE_STAGES = 3
@@ -120,3 +127,52 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
             judged = pruning.judge(job, pruned.graph, skipped, stage)
             pruning.save(out, job, pruned, judged, force=force)
     return PruneResult(pruned.plan, judged)
+
+
+TUNE_STAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What `shrink tune` found out."""
+
+    tuned: tuning.Tuned
+    judged: tuning.Judgement
+
+
+def tune(
+    recipe: ExportRecipe, out: Path, *, head: int | None = None, resume: bool = False, force: bool = False,
+    progress: Progress,
+) -> TuneResult | None:  # fmt: skip
+    """Prune a model if asked, train it, and write it to `out`, to be exported as `tuned:OUT`.
+
+    Args:
+        recipe: with `tune`; its targets are not looked at.
+        out: directory to make; it appears whole or not at all. While training runs, its checkpoints lie beside it.
+        head: train a new classifier for so many classes; 0: as many as the data has.
+        resume: go on with a training that was stopped.
+        force: replace `out`, if it is an earlier model.
+
+    Returns:
+        None in all processes of `accelerate launch` but the first.
+
+    Raises:
+        Problem: one of the classes in `shrink.errors`; nothing was written but checkpoints.
+    """
+    tuning.check_asked(recipe, head)
+    check_free(out, replace=force, is_ours=tuning.is_ours)
+    clock, skipped = Clock(progress), SkipLog()
+    with clock.stage("load model and data"):
+        job = load(recipe, (), head=head)
+    with one_thread_per_op(), clock.stage(" and ".join(_making(recipe)[:-1]) + " graph") as stage:
+        captured = capture_model(job)
+        pruned = pruning.prune_graph(job, captured, skipped, stage)
+    with clock.stage("train") as stage:
+        small = captured if pruned is None else pruned.graph
+        tuned = tuning.tune_resumably(job, captured, small, skipped, stage, out=out, resume=resume)
+    if tuned is None:
+        return None
+    with one_thread_per_op(), clock.stage("compare") as stage:
+        judged = tuning.judge(job, captured, small, tuned, skipped, stage)
+        tuning.save(out, job, tuned, judged, force=force)
+    return TuneResult(tuned, judged)

@@ -33,6 +33,20 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "prune_params": ("the share of parameters to remove", 'prune_params = "50%"'),
     "prune_score": ("error, taylor, magnitude or random", 'prune_score = "error"'),
     "keep": ("a list of layers, whose channels all stay", 'keep = ["layer1", "head"]'),
+    "tune": ("a table", "[tune]"),
+    "tune.epochs": ("a number of passes over the training images, 0 to 10000", "epochs = 3"),
+    "tune.loss": ("kl, dist or mse", 'loss = "kl"'),
+    "tune.temperature": ("a number above 0 that softens the classes", "temperature = 2.0"),
+    "tune.labels": ("the share of the loss that looks at labels, 0 to 1", "labels = 0.3"),
+    "tune.balance": ("true or false", "balance = true"),
+    "tune.augment": ("a list of crop, flip, color and mix", 'augment = ["crop", "flip"]'),
+    "tune.views": ("a number of augmentations of each image, at least 1", "views = 4"),
+    "tune.batch": ("a number of images per step, a multiple of 8", "batch = 64"),
+    "tune.accumulate": ("a number of parts that a step is computed in, at least 1", "accumulate = 2"),
+    "tune.rate": ("the highest learning rate, above 0", "rate = 1e-3"),
+    "tune.precision": ("no, bf16 or fp16", 'precision = "bf16"'),
+    "tune.teacher": ("text that names a model", 'teacher = "timm:resnet50"'),
+    "tune.teacher_checkpoint": ("the path of a file", 'teacher_checkpoint = "teacher.safetensors"'),
     "preprocess": ("a table", "[preprocess]"),
     "preprocess.color": ("RGB, BGR or L", 'color = "RGB"'),
     "preprocess.exif": ("true or false", "exif = true"),
@@ -47,6 +61,50 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
 
 OPTIONAL = ("preprocess.crop",)
 """Keys of `preprocess` that may be left out: TOML has no word for "none"."""
+
+
+TUNE_RANGES: Mapping[str, tuple[float, float]] = {
+    "epochs": (0, 10_000),
+    "temperature": (1e-3, 1e3),
+    "labels": (0, 1),
+    "views": (1, 10_000),
+    "batch": (8, 2**20),
+    "accumulate": (1, 2**20),
+    "rate": (1e-9, 1e3),
+}
+"""Key of `tune` -> least and largest value."""
+
+
+class Tune(msgspec.Struct, frozen=True, kw_only=True):
+    """Training after pruning, to answer as the whole model or as a teacher does.
+
+    Raises:
+        RecipeError: a value is out of its range.
+    """
+
+    epochs: int = 0  # passes over the training images; 0: none
+    loss: Literal["kl", "dist", "mse"] = "kl"
+    temperature: float = 2.0
+    labels: float = 0.0  # share of the loss that looks at labels
+    balance: bool = False  # every class drawn equally often and worth as much
+    augment: tuple[Literal["crop", "flip", "color", "mix"], ...] = ("crop", "flip", "color", "mix")
+    views: int = 4  # different augmentations; the teacher answers each once
+    batch: int = 64
+    accumulate: int = 1
+    rate: float = 1e-3
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    teacher: str | None = None  # None: the model before pruning
+    teacher_checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, (least, most) in TUNE_RANGES.items():
+            if not least <= getattr(self, key) <= most:
+                raise _wrong(f"tune.{key}", getattr(self, key), "")
+        if self.batch % 8:
+            raise _wrong("tune.batch", self.batch, "")
+        if self.teacher_checkpoint is not None and self.teacher is None:
+            why = "it holds the weights of a teacher"
+            raise RecipeError("tune.teacher_checkpoint is given, and no teacher", why, 'add teacher = "timm:resnet50"')
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +131,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     prune_params: str | None = None  # "50%" of the parameters go
     prune_score: Score = "error"  # what decides which channels go
     keep: tuple[str, ...] = ()  # layers that keep all channels
+    tune: Tune | None = None  # None: no training
 
     @property
     def pruning(self) -> tuple[str, Measure, float] | None:
@@ -135,7 +194,11 @@ def combine(file: Path | None, flags: Mapping[str, Any]) -> ExportRecipe:
         RecipeError: the file is not TOML, a key is unknown, or a value is wrong or missing.
     """
     asked = dict(_read(file)) if file else {}
-    asked |= {key: value for key, value in flags.items() if value is not None}
+    for key, value in flags.items():
+        if isinstance(value, Mapping):  # flags of a table win one by one
+            given = {name: part for name, part in value.items() if part is not None}
+            value = {**asked.get(key, {}), **given} if given and isinstance(asked.get(key, {}), Mapping) else None
+        asked |= {} if value is None else {key: value}
     return parse(asked, str(file) if file else "the command")
 
 
@@ -156,6 +219,8 @@ def parse(asked: Mapping[str, Any], where: str) -> ExportRecipe:
         content["calibrate"] = str(content["calibrate"])
     if isinstance(content.get("preprocess"), Mapping):
         content["preprocess"] = _preprocess(content["preprocess"], where)
+    if isinstance(content.get("tune"), Mapping):
+        _check_keys(content["tune"], Tune, where, "tune.")
     try:
         return msgspec.convert(content, type=ExportRecipe, strict=True)
     except msgspec.ValidationError as error:
@@ -207,7 +272,12 @@ def _read(file: Path) -> dict[str, Any]:
         raise RecipeError(f"the recipe {file} cannot be read", why, "give the path of a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe {file} is not TOML", str(error), "correct that line") from error
-    return asked | {key: _beside(file, key, value) for key, value in asked.items() if isinstance(value, str)}
+    paths: dict[str, Any] = {key: _beside(file, key, value) for key, value in asked.items() if isinstance(value, str)}
+    if isinstance(tune := asked.get("tune"), Mapping):
+        kinds = {"teacher": "model", "teacher_checkpoint": "checkpoint"}
+        found = {key: _beside(file, kinds[key], tune[key]) for key in kinds if isinstance(tune.get(key), str)}
+        paths["tune"] = {**tune, **found}
+    return asked | paths
 
 
 def _beside(file: Path, key: str, value: str) -> str:

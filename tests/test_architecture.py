@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
     ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs", "boards"),
-    ("prune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
+    ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),
     ("verbs",),
@@ -507,8 +507,8 @@ PUBLIC: Mapping[str, str] = {
     "shrink.data.stream": "Batch SkipLog stream",
     "shrink.data.unpack": "unpack",
     "shrink.errors": (
-        "ArtifactError CalibrationError CaptureError CheckpointError DataError LoweringError ModelError OutputError "
-        "Problem RecipeError RequestError StageError nearest"
+        "ArtifactError CalibrationError CaptureError CheckpointError DataError DivergenceError LoweringError "
+        "ModelError OutputError Problem RecipeError RequestError StageError nearest"
     ),
     "shrink.export.bundle": "write_bundle",
     "shrink.export.onnx": "to_onnx",
@@ -519,7 +519,7 @@ PUBLIC: Mapping[str, str] = {
     "shrink.inspect.guard": "check inspect_untrusted",
     "shrink.inspect.truth": "Inspection inspect_bytes inspect_file",
     "shrink.models": "Model load",
-    "shrink.pipeline": "STAGES export prune",
+    "shrink.pipeline": "STAGES export prune tune",
     "shrink.prune": "Pruned Settings run",
     "shrink.graph.store": "dump load",
     "shrink.progress": "Bars Lines Progress Quiet Stage progress_on",
@@ -534,7 +534,8 @@ PUBLIC: Mapping[str, str] = {
     "shrink.targets": "Target load names",
     "shrink.verify.answers": "Answers Candidate collect relative_error",
     "shrink.verify.judge": "check_answers judge overall",
-    "shrink.verify.statistics": "decide images_needed mcnemar_exact paired_interval",
+    "shrink.tune": "Fitted Settings Training",
+    "shrink.verify.statistics": "decide images_needed mcnemar_exact paired_interval proportion_interval",
 }
 """Module -> names that other code may rely on. To take one away is a change for users: say so in CHANGELOG.md."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shrink.errors import RecipeError
-from shrink.recipe import EXAMPLES, ExportRecipe, combine, parse
+from shrink.recipe import EXAMPLES, ExportRecipe, Tune, combine, parse
 
 ASKED = {"model": "timm:resnet18", "data": "photos"}
 GREY = {
@@ -105,17 +105,18 @@ def test_without_a_crop_there_is_none() -> None:
 
 def test_every_key_says_what_it_takes() -> None:
     preprocess = {"color", "exif", "resize", "size", "filter", "crop", "mean", "std"}
-    assert set(EXAMPLES) == {*ExportRecipe.__struct_fields__, *(f"preprocess.{key}" for key in preprocess)}
+    tune = {f"tune.{key}" for key in Tune.__struct_fields__}
+    assert set(EXAMPLES) == {*ExportRecipe.__struct_fields__, *(f"preprocess.{key}" for key in preprocess), *tune}
 
 
-@pytest.mark.parametrize("key", [key for key in EXAMPLES if key != "preprocess"])
+@pytest.mark.parametrize("key", [key for key in EXAMPLES if key not in ("preprocess", "tune")])
 def test_every_example_is_valid(tmp_path: Path, key: str) -> None:
     """The fix of an error must not be another error."""
     table, _, name = key.rpartition(".")
     lines = dict.fromkeys(("model", "data"), "") | {k: e for k, (_, e) in EXAMPLES.items() if "." not in k}
     text = "\n".join([EXAMPLES["model"][1], EXAMPLES["data"][1]])
     if table:
-        text += "\n[preprocess]\n" + "\n".join(e for k, (_, e) in EXAMPLES.items() if k.startswith("preprocess."))
+        text += f"\n[{table}]\n" + "\n".join(e for k, (_, e) in EXAMPLES.items() if k.startswith(f"{table}."))
     elif name not in ("model", "data"):
         text += "\n" + lines[key]
     if name == "keep":  # of what is pruned

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shrink.data.images import Images
+from shrink.data.images import Images, Parts
 from shrink.data.sources import read
 from shrink.errors import DataError
 
+JUDGES = 5  # one of so many images judges, where a set has only one part and is trained on
 FEWEST = 32  # below this the ranges of activations depend on which images were drawn
 
 
@@ -23,10 +24,11 @@ class Split:
     calibration: Images  # labels are not needed and may be None
     evaluation: Images  # labelled
     notes: tuple[str, ...]  # for the report: what was passed over, left out or fewer than asked
+    training: Images | None = None  # what may be trained on, if anything is; calibration images are among them
 
 
-def load(data: str, *, calibrate: str | None = "256", seed: int = 0) -> Split:
-    """Open the data and set calibration images apart.
+def load(data: str, *, calibrate: str | None = "256", seed: int = 0, train: bool = False) -> Split:
+    """Open the data and set calibration images apart, and images to train on.
 
     Args:
         data: an image folder, a CSV, a .npz or a built-in name.
@@ -34,6 +36,8 @@ def load(data: str, *, calibrate: str | None = "256", seed: int = 0) -> Split:
             only one part, out of it (at most half). Or a folder or CSV of its own, all of which is taken.
             None: none, for nothing is to be calibrated.
         seed: which images are drawn.
+        train: whether to set images apart to train on: the train part, or, if there is only one part, four fifths
+            of it; calibration images are then drawn from them.
 
     Raises:
         DataError: data that cannot be read, is not labelled, has too few images, or is calibration and
@@ -44,9 +48,11 @@ def load(data: str, *, calibrate: str | None = "256", seed: int = 0) -> Split:
         why = "accuracy is measured against labels, and its images have none"
         fix = "sort them into one sub-folder per class, or give a CSV with the columns path,label"
         raise DataError(f"{data} is not labelled", why, fix)
-    if calibrate is None:
-        return Split(parts.evaluation.subset([]), parts.evaluation, parts.notes)
     rng = np.random.default_rng(seed)
+    if train:
+        parts = _with_train(parts, rng)
+    if calibrate is None:
+        return Split(parts.evaluation.subset([]), parts.evaluation, parts.notes, parts.train if train else None)
     if not re.fullmatch(r"\s*-?[0-9]+\s*", calibrate):
         split = _of_its_own(calibrate, parts.evaluation)
     elif parts.train is not None:
@@ -54,7 +60,45 @@ def load(data: str, *, calibrate: str | None = "256", seed: int = 0) -> Split:
     else:
         split = _from_one(parts.evaluation, _count(calibrate), rng)
     _check_enough(split, calibrate)
-    return Split(split.calibration, split.evaluation, parts.notes + split.notes)
+    return Split(split.calibration, split.evaluation, parts.notes + split.notes, parts.train if train else None)
+
+
+def _with_train(parts: Parts, rng: np.random.Generator) -> Parts:
+    """The same images with a part to train on, none of which is evaluated."""
+    if parts.train is None:
+        images = parts.evaluation
+        judging = draw(images.labels, len(images), -(-len(images) // JUDGES), rng)
+        train = images.subset(np.setdiff1d(np.arange(len(images)), judging))
+        parts = Parts(train, images.subset(judging), parts.notes)
+    assert parts.train is not None
+    shared = {index for index, _ in copies(parts.train, parts.evaluation)}
+    if not shared:
+        return parts
+    note = f"{len(shared)} images to train on are also in the evaluation part and were left out"
+    train = parts.train.subset([index for index in range(len(parts.train)) if index not in shared])
+    return Parts(train, parts.evaluation, (*parts.notes, note))
+
+
+def without(split: Split, known: frozenset[bytes]) -> Split:
+    """The split with no evaluation image that a model was trained on.
+
+    Args:
+        known: beginnings, of one length, of the hashes of contents.
+
+    Raises:
+        DataError: none would be left.
+    """
+    if not known:
+        return split
+    images, size = split.evaluation, len(next(iter(known)))
+    kept = [index for index in range(len(images)) if images.digest(index)[:size] not in known]
+    if not kept:
+        fix = "judge it with other images"
+        raise DataError("no evaluation images are left", f"the model was trained on all of {images.name}", fix)
+    if len(kept) == len(images):
+        return split
+    note = f"{len(images) - len(kept)} images that the model was trained on were left out of the evaluation"
+    return replace(split, evaluation=images.subset(kept), notes=(*split.notes, note))
 
 
 def draw(labels: NDArray[np.int64] | None, total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ SOURCES: dict[str, Callable[[Spec], zoo.Built]] = {
     "torchvision": zoo.torchvision,
     "timm": zoo.timm,
     "pruned": pruned_source.pruned,
+    "tuned": pruned_source.pruned,
 }  # any other source is the user's own Python code
 
 
@@ -35,6 +36,7 @@ class Model:
     labels: tuple[str, ...] | None  # one per output, if the library tells them
     weights: str  # "checkpoint", "pretrained", "random", or "factory": whatever the user's own code put there
     checkpoint_sha256: str | None
+    trained_on: frozenset[bytes] = frozenset()  # what `shrink tune` trained with: beginnings of hashes of contents
 
 
 def load(spec: str, *, checkpoint: Path | None = None, preprocess: Preprocess | None = None) -> Model:
@@ -42,7 +44,7 @@ def load(spec: str, *, checkpoint: Path | None = None, preprocess: Preprocess | 
 
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, `FILE.py:factory` or `package.module:factory`, each with
-            arguments for the factory if wanted: `timm:resnet18?num_classes=5`; or `pruned:DIR`.
+            arguments for the factory if wanted: `timm:resnet18?num_classes=5`; or `pruned:DIR` or `tuned:DIR`.
         checkpoint: a state dict of this model, safetensors or torch.save.
         preprocess: how images were prepared in training; None: as the library says.
 
@@ -70,6 +72,7 @@ def load(spec: str, *, checkpoint: Path | None = None, preprocess: Preprocess | 
         labels=built.labels if built.labels is not None and len(built.labels) == outputs else None,
         weights=built.weights if stored is None else "checkpoint",
         checkpoint_sha256=None if stored is None else stored[1],
+        trained_on=built.trained_on,
     )
 
 

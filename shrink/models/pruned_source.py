@@ -1,4 +1,4 @@
-"""A pruned model: a directory that `shrink prune` wrote, read again without the code of the original.
+"""A pruned or tuned model: a directory that `shrink prune` or `shrink tune` wrote, read without the original's code.
 
 Nothing in it is run but ATen ops from a list (see `shrink.graph.store`).
 """
@@ -22,6 +22,7 @@ from shrink.models.zoo import Built
 GRAPH, WEIGHTS, ABOUT = "graph.json", "weights.safetensors", "model.json"
 FILES = (GRAPH, WEIGHTS, ABOUT)
 FORMAT = 1
+DIGEST = 8
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +38,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     plan: dict[str, Any]  # what was pruned, for people
     changes: tuple[str, ...]
     judged: dict[str, float]  # top-1 before and after, agreement, and on how many images
+    trained_on: bytes = b""  # beginnings of hashes of images, `DIGEST` bytes each: they are never evaluated again
 
 
 def write(folder: Path, graph: bytes, weights: bytes, about: About) -> None:
@@ -49,10 +51,10 @@ def write(folder: Path, graph: bytes, weights: bytes, about: About) -> None:
 
 
 def pruned(spec: Spec) -> Built:
-    """`pruned:DIR`."""
+    """`pruned:DIR` and `tuned:DIR`."""
     if spec.arguments:
         raise ModelError(
-            f"{spec.text} has arguments", "a pruned model is as it was written", f"write pruned:{spec.name}"
+            f"{spec.text} has arguments", "the model is as it was written", f"write {spec.source}:{spec.name}"
         )
     data = {name: _read(Path(spec.name), name) for name in FILES}
     try:
@@ -67,10 +69,11 @@ def pruned(spec: Spec) -> Built:
         if sha256(data[name]) != wanted:
             raise ModelError(f"{spec.text} is damaged", f"{name} is not the file that was written with it", AGAIN)
     module = store.load(data[GRAPH], tensors)
-    return Built(module, about.weights, lambda: about.preprocess, about.labels)
+    trained_on = frozenset(about.trained_on[i : i + DIGEST] for i in range(0, len(about.trained_on), DIGEST))
+    return Built(module, about.weights, lambda: about.preprocess, about.labels, trained_on)
 
 
-AGAIN = "copy the directory again, or prune the model anew"
+AGAIN = "copy the directory again, or make the model anew"
 
 
 def sha256(data: bytes) -> str:
@@ -83,5 +86,7 @@ def _read(folder: Path, name: str) -> bytes:
     except OSError as error:
         why = f"{name}: {error.strerror}"
         raise ModelError(
-            f"{folder} is not a pruned model", why, "give the directory that `shrink prune` wrote"
+            f"{folder} is not a pruned or tuned model",
+            why,
+            "give one that `shrink prune` or `shrink tune` wrote",
         ) from error

@@ -24,6 +24,7 @@ class Built:
     weights: str  # "pretrained", "random" or "factory", see `Model.weights`
     default_preprocess: Callable[[], Preprocess]  # called only when none is given; may raise ModelError
     labels: tuple[str, ...] | None
+    trained_on: frozenset[bytes] = frozenset()  # see `Model.trained_on`
 
 
 def names(library: str) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from shrink.graph.batch import batched
+from shrink.graph.training import make_parameters
 
 BATCH = 64
 WARMUP = 0.1  # share of the steps in which the rate rises
@@ -40,7 +41,7 @@ def imitate(
         rate: of Adam at its highest.
         rng: draws and mixes.
     """
-    weights = _make_parameters(small)
+    weights = make_parameters(small)
     optimizer = torch.optim.Adam(weights, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     teacher, student = batched(whole), batched(small)
@@ -74,17 +75,3 @@ def _centred(scores: Tensor) -> Tensor:
 def _rate(step: int, steps: int) -> float:
     warm = max(1, int(WARMUP * steps))
     return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-
-
-def _make_parameters(graph_module: fx.GraphModule) -> list[nn.Parameter]:
-    """Let weights be trained, copies of them: the whole graph may share them. Single numbers stay as they are."""
-    found = []
-    for target in dict.fromkeys(str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"):
-        owner, _, leaf = target.rpartition(".")
-        module = graph_module.get_submodule(owner)
-        value = getattr(module, leaf)
-        if value.is_floating_point() and value.numel() > 1:
-            delattr(module, leaf)
-            module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
-            found.append(getattr(module, leaf))
-    return found

@@ -91,7 +91,7 @@ def save(out: Path, made: list[Bundle], report: schema.Report, beside: Mapping[s
 
 def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
     """All but the files, which `write_bundle` fills in."""
-    job, name, engine = outcome.job, item.target.name, item.candidate.engine
+    job, name, engine, remade = outcome.job, item.target.name, item.candidate.engine, outcome.remade
     return Manifest(
         name=f"{job.model.spec} for {name}",
         target=name,
@@ -112,7 +112,7 @@ def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
             "checkpoint_sha256": job.model.checkpoint_sha256,
             "engine": f"{engine.name} {engine.version}",
             "versions": versions(),
-            **({} if outcome.pruned is None else {"pruning": msgspec.to_builtins(outcome.pruned.plan)}),
+            **({"pruning": msgspec.to_builtins(remade.plan)} if remade is not None and remade.plan is not None else {}),
         },
     )
 

@@ -27,10 +27,10 @@ from shrink.models.loading import SOURCES
 from shrink.models.spec import parse
 from shrink.progress import Progress, Stage
 from shrink.recipe import ExportRecipe
-from shrink.steps import pruning
 from shrink.steps.calibrating import Calibrated, calibrate
 from shrink.steps.capturing import Lowered, capture_model, lower_all
 from shrink.steps.loading import Job, Rules, load
+from shrink.steps.remaking import remake
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.verifying import LARGEST_PARITY
 from shrink.steps.writing import Artifact, write
@@ -80,8 +80,8 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
             _check_weights(job, bundle)
         with progress.stage("capture graph") as stage:
             captured = capture_model(job)
-            pruned = pruning.prune_graph(job, captured, SkipLog(), stage)
-            graphs = lower_all(job, captured if pruned is None else pruned.graph)
+            remade = remake(job, captured, SkipLog(), stage)
+            graphs = lower_all(job, captured if remade is None else remade.graph)
         with progress.stage("calibrate and quantize") as stage:
             calibrated = calibrate(job, graphs, SkipLog(), stage)
         with progress.stage("write files") as stage:
@@ -89,7 +89,7 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
         with progress.stage("compare the steps"):
             x = _images(job)
             wanted = (
-                job.reference(x) if pruned is None else _run(pruned.graph, x)
+                job.reference(x) if remade is None else _run(remade.graph, x)
             )  # what pruning cost is not looked for
             steps = tuple(_steps(job, wanted, graphs, calibrated, artifacts, bundle, x))
         with progress.stage("look at every layer") as stage:

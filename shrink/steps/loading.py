@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from shrink import models, targets
 from shrink.data import split as splits
 from shrink.data.checks import check_labels
+from shrink.data.images import Images
 from shrink.data.split import Split
+from shrink.graph.capture import capture
+from shrink.graph.head import head_width, with_head
 from shrink.models import Model
 from shrink.recipe import ExportRecipe
 from shrink.steps.sanity import FloatModel, check_float
@@ -39,8 +44,15 @@ class Job:
         return tuple({target.name: target for target in (*twins, *self.targets)}.values())
 
 
-def load(recipe: ExportRecipe, wanted: tuple[Target, ...]) -> Job:
+NEW_HEAD = "new head"
+"""`Model.weights` of a model whose classifier is not trained yet."""
+
+
+def load(recipe: ExportRecipe, wanted: tuple[Target, ...], *, head: int | None = None) -> Job:
     """Build the model, open the data, and check that they fit.
+
+    Args:
+        head: give the model an untrained classifier for so many classes; 0: as many as the data has.
 
     Raises:
         RequestError: a model, checkpoint or data that cannot be used, or a model that does not answer.
@@ -48,7 +60,29 @@ def load(recipe: ExportRecipe, wanted: tuple[Target, ...]) -> Job:
     checkpoint = None if recipe.checkpoint is None else Path(recipe.checkpoint)
     model = models.load(recipe.model, checkpoint=checkpoint, preprocess=recipe.preprocess)
     calibrates = recipe.pruning is not None or any(target.calibrated for target in wanted)
-    split = splits.load(recipe.data, calibrate=recipe.calibrate if calibrates else None, seed=recipe.seed)
+    split = splits.load(
+        recipe.data, calibrate=recipe.calibrate if calibrates else None, seed=recipe.seed, train=recipe.tune is not None
+    )
+    split = splits.without(split, model.trained_on)
+    if head is not None:
+        model = _with_new_head(model, head or _classes(split.evaluation))
     check_labels(model.outputs, split.evaluation)
     reference, notes = check_float(model, split.evaluation)
     return Job(recipe, wanted, model, reference, split, notes)
+
+
+def _with_new_head(model: Model, classes: int) -> Model:
+    """The captured model with other classes, small random weights in front of them."""
+    graph = capture(model.module, model.input_shape)
+    rng = torch.Generator().manual_seed(0)
+    width = head_width(graph)
+    module = with_head(graph, torch.randn(classes, width, generator=rng) / width**0.5, torch.zeros(classes))
+    return replace(model, module=module, outputs=classes, labels=None, weights=NEW_HEAD)
+
+
+def _classes(images: Images) -> int:
+    """How many classes the data has."""
+    if images.classes is not None:
+        return len(images.classes)
+    assert images.labels is not None
+    return int(images.labels.max()) + 1

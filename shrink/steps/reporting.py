@@ -12,9 +12,9 @@ from itertools import combinations
 from shrink.bench.host import host
 from shrink.data.stream import SkipLog
 from shrink.export.names import MODEL_NAMES
-from shrink.prune import Pruned
 from shrink.report import schema
 from shrink.steps.loading import Job
+from shrink.steps.remaking import Remade
 from shrink.steps.timing import Timed
 from shrink.steps.verifying import Verified
 from shrink.steps.writing import Artifact
@@ -35,7 +35,7 @@ class Outcome:
     calibration_images: int  # that could be read
     skipped: SkipLog
     keep_failed: bool  # whether a verdict of "fail" still gives a bundle
-    pruned: Pruned | None = None  # None: nothing was asked to be pruned
+    remade: Remade | None = None  # None: neither pruned nor trained
 
     def is_bundled(self, name: str) -> bool:
         """Whether the target gets a bundle: all do but those that failed."""
@@ -114,7 +114,7 @@ def _artifact(outcome: Outcome, name: str) -> schema.Artifact:
         latency=outcome.timed[name].latency,
         timing=outcome.timed[name].timing,
         parity=None if parity is None else schema.Parity(max_relative_error=parity),
-        changes=(*(outcome.pruned.changes if outcome.pruned else ()), *item.changes),
+        changes=(*(outcome.remade.changes if outcome.remade else ()), *item.changes),
         rungs=tuple(
             schema.Rung(what=r.what, error=r.error, kept=r.kept, why=r.why)
             for r in (item.chosen.rungs if item.chosen else ())
@@ -125,7 +125,7 @@ def _artifact(outcome: Outcome, name: str) -> schema.Artifact:
 
 def _not_pruned(outcome: Outcome) -> Iterator[tuple[str, str]]:
     """Layers whose channels all stay, and why."""
-    for declined in outcome.pruned.plan.skipped if outcome.pruned else ():
+    for declined in outcome.remade.plan.skipped if outcome.remade and outcome.remade.plan else ():
         yield f"pruning of {declined.layer}", declined.why
 
 

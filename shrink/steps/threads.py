@@ -8,17 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 
 MOST_WORKERS = 8  # each holds the activations of one image
 
 
-@contextlib.contextmanager
-def one_thread_per_op() -> Iterator[None]:
+def one_thread_per_op() -> AbstractContextManager[None]:
     """Let PyTorch use one thread within an op while the block runs."""
+    return threads_per_op(1)
+
+
+@contextlib.contextmanager
+def threads_per_op(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads within an op while the block runs."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

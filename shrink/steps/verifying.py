@@ -13,8 +13,8 @@ from device_runner.manifest import Accuracy
 from shrink.data.stream import SkipLog, stream
 from shrink.errors import ArtifactError
 from shrink.progress import Stage
-from shrink.prune import Pruned
 from shrink.steps.loading import Job
+from shrink.steps.remaking import Remade
 from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact
 from shrink.verify.answers import Answers, collect, relative_error
@@ -38,7 +38,7 @@ class Verified:
 
 
 def verify(
-    job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage: Stage, *, pruned: Pruned | None = None
+    job: Job, artifacts: Mapping[str, Artifact], skipped: SkipLog, stage: Stage, *, remade: Remade | None = None
 ) -> Verified:
     """Judge every target by its answers to the evaluation images, and every float file by its scores.
 
@@ -62,7 +62,7 @@ def verify(
         *(note for name in wanted for note in _check(job, name, answers)),
         *(_blame(item) for item in failed if item.chosen and item.target.ranges == "mixed"),
     )
-    return Verified(answers, accuracy, _parities(job, artifacts, answers, pruned), notes)
+    return Verified(answers, accuracy, _parities(job, artifacts, answers, remade), notes)
 
 
 def _blame(item: Artifact) -> str:
@@ -96,17 +96,17 @@ def _labels(job: Job, answers: Answers) -> tuple[str, ...]:
     )
 
 
-def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers, pruned: Pruned | None) -> dict[str, float]:
+def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers, remade: Remade | None) -> dict[str, float]:
     """The float files must answer what the float model answers, on a few images that could be read.
 
-    Of a pruned model they must answer what its graph does.
+    Of a pruned or trained model they must answer what its graph does.
     """
     chosen = np.random.default_rng(job.recipe.seed).permutation(len(answers.indices))[:PARITY_IMAGES]
     rows = np.sort(chosen)
     few = job.split.evaluation.subset(answers.indices[rows])
     x = np.concatenate([batch.x for batch in stream(few, job.model.preprocess, batch=BATCH)])
     floats = {name: item for name, item in artifacts.items() if item.target.precision == "fp32"}
-    wanted = answers.reference[rows] if pruned is None else FloatModel(pruned.graph, takes_batches=False)(x)
+    wanted = answers.reference[rows] if remade is None else FloatModel(remade.graph, takes_batches=False)(x)
     return {name: _parity(name, item.candidate.run(x), wanted) for name, item in floats.items()}
 
 

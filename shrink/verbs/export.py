@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from shrink.shell import results_console
-from shrink.verbs.options import EXIT_VERDICT, Checkpoint, Data, Keep, Model, Prune, PruneParams, PruneScore, path
+from shrink.verbs.options import EXIT_VERDICT, Checkpoint, Data, Keep, Model, Prune, PruneParams, PruneScore, Tune, path
 
 
 def export(
@@ -67,6 +67,7 @@ def export(
     prune_params: PruneParams = None,
     prune_score: PruneScore = None,
     keep: Keep = None,
+    tune: Tune = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that says all of the above but --out; flags win.")
     ] = None,
@@ -110,6 +111,7 @@ def export(
         "prune_params": prune_params,
         "prune_score": prune_score,
         "keep": keep or None,
+        "tune": {"epochs": tune},
     }
     asked = recipes.combine(recipe, flags)
     targets.check_installed(asked.targets)

@@ -13,7 +13,7 @@ Model = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="torchvision:NAME, timm:NAME, FILE.py:factory, package.module:factory or pruned:DIR; "
+        help="torchvision:NAME, timm:NAME, FILE.py:factory, package.module:factory, pruned:DIR or tuned:DIR; "
         "arguments as ?key=value.",
         show_default=False,
     ),
@@ -49,6 +49,16 @@ PruneScore = Annotated[
 Keep = Annotated[
     list[str] | None,
     typer.Option("--keep", metavar="LAYER", help="A layer that keeps all its channels; may be given more than once."),
+]
+Tune = Annotated[
+    int | None,
+    typer.Option(
+        "--tune",
+        metavar="EPOCHS",
+        help="Train the pruned model to answer as the whole one: so many passes over the training images, without "
+        "labels. [default: 0]",
+        show_default=False,
+    ),
 ]
 
 

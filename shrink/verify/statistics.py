@@ -11,7 +11,7 @@ import math
 from typing import Literal
 
 from scipy.optimize import brentq
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr, betaincinv, ndtri
 
 Verdict = Literal["pass", "fail", "not enough images"]
 
@@ -43,6 +43,23 @@ def paired_interval(lost: int, won: int, n: int, *, confidence: float = 0.95) ->
         raise ValueError(f"{lost} lost and {won} won of {n} images is not a count of flips")
     z = float(ndtri((1 + confidence) / 2))
     return -_upper(won, lost, n, z), _upper(lost, won, n, z)
+
+
+def proportion_interval(count: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a rate: Clopper and Pearson's, which never covers less often than it says.
+
+    C. Clopper, E. Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial,
+    Biometrika 26, 404-413 (1934).
+
+    Args:
+        count: 0..n.
+        n: > 0.
+    """
+    if not 0 <= count <= n or n <= 0:
+        raise ValueError(f"{count} of {n} is not a count")
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    return low, float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
 
 
 def decide(lost: int, won: int, n: int, *, max_drop: float) -> Verdict:

@@ -1,0 +1,44 @@
+"""A graph whose weights can be trained, on many images at once."""
+
+from __future__ import annotations
+
+from torch import Tensor, fx, nn
+
+from shrink.graph.batch import batched
+from shrink.graph.edit import copied
+
+
+class Network(nn.Module):
+    """A copy of a captured graph with weights of its own, (N, C, H, W) -> (N, classes).
+
+    What is so in a captured graph stays so in training: batch norms are folded into the layers before them, so no
+    statistic of a batch enters; dropout and stochastic depth are gone, so the same image gives the same scores.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph_module = copied(graph_module)
+        make_parameters(self.graph_module)
+        self._run = batched(self.graph_module)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of normalized images."""
+        return self._run(images)
+
+    def finished(self) -> fx.GraphModule:
+        """The graph with the weights as they are now, frozen."""
+        return self.graph_module.requires_grad_(False)
+
+
+def make_parameters(graph_module: fx.GraphModule) -> list[nn.Parameter]:
+    """Let weights be trained, copies of them: another graph may share them. Single numbers stay as they are."""
+    found = []
+    for target in dict.fromkeys(str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"):
+        owner, _, leaf = target.rpartition(".")
+        module = graph_module.get_submodule(owner)
+        value = getattr(module, leaf)
+        if value.is_floating_point() and value.numel() > 1:
+            delattr(module, leaf)
+            module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
+            found.append(getattr(module, leaf))
+    return found

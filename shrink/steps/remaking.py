@@ -1,0 +1,34 @@
+"""Between capturing and rewriting: the graph is pruned and trained, as far as the recipe asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from shrink.data.stream import SkipLog
+from shrink.progress import Stage
+from shrink.prune.plan import Plan
+from shrink.steps.loading import Job
+from shrink.steps.pruning import prune_graph
+from shrink.steps.tuning import tune_graph
+
+
+@dataclass(frozen=True, slots=True)
+class Remade:
+    """A graph that answers otherwise than the model it was captured from."""
+
+    graph: fx.GraphModule
+    changes: tuple[str, ...]  # what was done, in words
+    plan: Plan | None  # what was pruned, if anything was
+
+
+def remake(job: Job, captured: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Remade | None:
+    """The graph pruned, then trained; None if neither is asked for."""
+    pruned = prune_graph(job, captured, skipped, stage)
+    small = captured if pruned is None else pruned.graph
+    tuned = tune_graph(job, captured, small, skipped, stage)
+    if pruned is None and tuned is None:
+        return None
+    done = (() if pruned is None else pruned.changes) + (() if tuned is None else tuned.changes)
+    return Remade(small if tuned is None else tuned.graph, done, None if pruned is None else pruned.plan)
