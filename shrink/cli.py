@@ -8,7 +8,7 @@ import typer
 
 import shrink
 from shrink import shell
-from shrink.verbs import board, data, export, look, prune, targets, tune
+from shrink.verbs import board, data, export, look, prune, reports, targets, tune
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported to.", rich_markup_mode=None)
@@ -20,6 +20,7 @@ app.command(short_help="Train a model to answer as a larger one.")(tune.tune)
 app.command(short_help="Say what a model file really is.")(look.inspect)
 app.command(short_help="Find the layer where a bundle loses its answers.")(look.debug)
 app.command(short_help="Measure a bundle where it will run.")(board.bench)
+app.command(short_help="Show what a run cost and brought, as a page.")(reports.report)
 app.add_typer(targets_app, name="targets")
 targets_app.command("list")(targets.targets_list)
 targets_app.command("show", short_help="Show what a target computes in int8.")(targets.targets_show)

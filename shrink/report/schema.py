@@ -85,6 +85,13 @@ class Rung(Record, frozen=True, kw_only=True):
     why: str = ""  # it was not, where the error is not the reason
 
 
+class Step(Record, frozen=True, kw_only=True):
+    """Accuracy between the float model and the files, after something was done to the whole graph."""
+
+    what: str  # such as "pruned 1.5x"
+    top1: Share  # on the same images
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """One target's file: what it is, what it cost, what it brought."""
 
@@ -122,6 +129,7 @@ class Report(Record, frozen=True, kw_only=True):
     reference: Reference
     artifacts: tuple[Artifact, ...]
     cross: tuple[Cross, ...] = ()
+    steps: tuple[Step, ...] = ()  # in the order done
     verdict: Verdict
     notes: tuple[str, ...] = ()  # what makes the figures mean less than they seem to
     seconds: dict[str, float]  # stage -> how long it took, in the order run
@@ -143,7 +151,7 @@ def parse(data: bytes) -> Report:
         version = msgspec.json.decode(data, type=_Head).schema
         if version == SCHEMA:
             return msgspec.json.decode(data, type=Report)
-    except msgspec.DecodeError as error:  # ValidationError is one
+    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is the first
         raise RequestError(
             "this is not a report that can be read",
             str(error),

@@ -22,8 +22,12 @@ from shrink.runs import pictures, predictions
 from shrink.steps.reporting import Outcome, versions
 from shrink.steps.writing import Artifact
 
-REPORT_JSON, REPORT_MD = "report.json", "report.md"
-OURS = (REPORT_JSON, REPORT_MD, predictions.NAME, pictures.NAME)
+REPORT_JSON, REPORT_MD, REPORT_HTML = (
+    "report.json",
+    "report.md",
+    "report.html",
+)  # the page is written by `shrink report`
+OURS = (REPORT_JSON, REPORT_MD, REPORT_HTML, predictions.NAME, pictures.NAME)
 GOLDEN_IMAGES = 15  # and the probe image
 
 

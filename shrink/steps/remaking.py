@@ -21,6 +21,7 @@ class Remade:
     graph: fx.GraphModule
     changes: tuple[str, ...]  # what was done, in words
     plan: Plan | None  # what was pruned, if anything was
+    stages: tuple[tuple[str, fx.GraphModule], ...]  # what each step left, in words and as a graph
 
 
 def remake(job: Job, captured: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Remade | None:
@@ -31,4 +32,10 @@ def remake(job: Job, captured: fx.GraphModule, skipped: SkipLog, stage: Stage) -
     if pruned is None and tuned is None:
         return None
     done = (() if pruned is None else pruned.changes) + (() if tuned is None else tuned.changes)
-    return Remade(small if tuned is None else tuned.graph, done, None if pruned is None else pruned.plan)
+    left = {} if pruned is None else {f"pruned {_asked(job)}": pruned.graph}
+    stages = tuple((left if tuned is None else left | {"trained": tuned.graph}).items())
+    return Remade(stages[-1][1], done, None if pruned is None else pruned.plan, stages)
+
+
+def _asked(job: Job) -> str:
+    return job.recipe.pruning[0] if job.recipe.pruning else ""

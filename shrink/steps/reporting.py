@@ -62,6 +62,7 @@ def build_report(outcome: Outcome, *, command: Sequence[str], seconds: Mapping[s
         reference=_reference(outcome.verified.answers),
         artifacts=tuple(_artifact(outcome, target.name) for target in outcome.job.targets),
         cross=tuple(_crossings(outcome.verified.answers)),
+        steps=tuple(_steps(outcome.verified.answers)),
         verdict=overall(accuracy.verdict for accuracy in outcome.verified.accuracy.values()),
         notes=(*outcome.job.notes, *outcome.verified.notes, *_slower(outcome.timed), *_beside_rivals(outcome)),
         seconds=dict(seconds),
@@ -97,6 +98,11 @@ def _data(outcome: Outcome) -> schema.Data:
 def _reference(answers: Answers) -> schema.Reference:
     right = answers.reference.argmax(1) == answers.labels
     return schema.Reference(framework=f"torch {version('torch')}", top1=float(right.mean()), images=len(right))
+
+
+def _steps(answers: Answers) -> Iterator[schema.Step]:
+    for what, scores in answers.between.items():
+        yield schema.Step(what=what, top1=float((scores.argmax(1) == answers.labels).mean()))
 
 
 def _artifact(outcome: Outcome, name: str) -> schema.Artifact:

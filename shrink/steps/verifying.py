@@ -50,7 +50,8 @@ def verify(
     batches = stage.track(
         stream(images, job.model.preprocess, batch=BATCH, skipped=skipped), total=-(-len(images) // BATCH)
     )
-    answers = collect(batches, job.reference, {name: item.candidate for name, item in wanted.items()})
+    candidates = {name: item.candidate for name, item in wanted.items()}
+    answers = collect(batches, job.reference, candidates, _between(remade))
     reference = answers.reference.argmax(1)
     accuracy = {
         name: judge(answers.labels, reference, scores.argmax(1), max_drop=job.recipe.max_drop / 100)
@@ -63,6 +64,12 @@ def verify(
         *(_blame(item) for item in failed if item.chosen and item.target.ranges == "mixed"),
     )
     return Verified(answers, accuracy, _parities(job, artifacts, answers, remade), notes)
+
+
+def _between(remade: Remade | None) -> dict[str, FloatModel]:
+    """The float models on the way to the files."""
+    stages = () if remade is None else remade.stages
+    return {what: FloatModel(graph, takes_batches=False) for what, graph in stages}
 
 
 def _blame(item: Artifact) -> str:

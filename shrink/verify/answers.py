@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,22 +63,32 @@ class Answers:
     indices: NDArray[np.int64]  # (n,): which images of the set
     reference: Floats  # (n, classes) of the float model
     candidates: Mapping[str, Floats]  # target -> (n, classes)
+    between: Mapping[str, Floats] = field(default_factory=dict)  # what was done to the model before -> (n, classes)
 
 
-def collect(batches: Iterable[Any], reference: Reference, candidates: Mapping[str, Candidate]) -> Answers:
+def collect(
+    batches: Iterable[Any],
+    reference: Reference,
+    candidates: Mapping[str, Candidate],
+    between: Mapping[str, Reference] | None = None,
+) -> Answers:
     """Run everything on every batch; images are decoded once and dropped.
 
     Args:
         batches: of `shrink.data.stream`, labelled.
         reference: the float model, (b, C, H, W) -> (b, classes).
         candidates: target -> loaded artefact. They run side by side, each in a thread of its own.
+        between: float models on the way from the one to the others, such as the pruned one.
     """
     rows: dict[str, list[Floats]] = {name: [] for name in candidates}
+    steps: dict[str, list[Floats]] = {name: [] for name in between or {}}
     wanted, labels, indices = [], [], []
     with ThreadPoolExecutor(max(len(candidates), 1)) as pool:
         for batch in batches:
             running = {name: pool.submit(candidate.run, batch.x) for name, candidate in candidates.items()}
             wanted.append(reference(batch.x))
+            for name, model in (between or {}).items():
+                steps[name].append(model(batch.x))
             labels.append(batch.labels)
             indices.append(batch.indices)
             for name, future in running.items():
@@ -88,6 +98,7 @@ def collect(batches: Iterable[Any], reference: Reference, candidates: Mapping[st
         np.concatenate(indices),
         np.concatenate(wanted),
         {n: np.concatenate(r) for n, r in rows.items()},
+        {n: np.concatenate(r) for n, r in steps.items()},
     )
 
 

@@ -111,6 +111,9 @@ def test_pruning_within_an_export_is_judged_against_the_whole_model(
     (artifact,) = report.artifacts
     assert artifact.changes[0].startswith("pruned to ")
     assert {item.what for item in artifact.skipped} >= {"pruning of head"}
+    (step,) = report.steps
+    assert artifact.accuracy is not None
+    assert (step.what, step.top1) == ("pruned 1.5x", artifact.accuracy.top1)  # the file is that graph, in float
     manifest = json.loads((out / "onnx-fp32" / "manifest.json").read_bytes())
     assert manifest["provenance"]["pruning"]["macs_after"] == report.model.macs
 
