@@ -1,4 +1,4 @@
-"""A frame on its way from a camera to the model, and how it crosses a pipe."""
+"""A frame on its way from a camera to the model, and how messages cross a pipe."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from device_runner.errors import Problem
 
 MAX_MESSAGE_BYTES = 192 << 20  # a 25 MP frame of raw RGB has 75 MB, an image file at most 128 MiB
 LENGTH = struct.Struct(">I")
+Kind = Literal["file", "rgb"]
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -19,7 +20,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     captured_ns: int  # monotonic, when it was complete
     name: str  # of the file, or empty; without passwords
-    kind: Literal["file", "rgb"]
+    kind: Kind
     size: tuple[int, int]  # width, height in pixels; (0, 0) for a file
     data: bytes  # the file, or width * height * 3 bytes
 
@@ -55,8 +56,29 @@ def read_message(read: Callable[[int], bytes]) -> bytes | None:
     head = read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
-    (length,) = LENGTH.unpack(head)
-    if length > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {length} bytes")
+    length = _length(head)
     body = read(length)
     return body if len(body) == length else None
+
+
+def take(buffer: bytearray) -> bytes | None:
+    """Take the first message out of what was read; None: it is not complete.
+
+    Raises:
+        ValueError: its length is beyond all reason.
+    """
+    if len(buffer) < LENGTH.size:
+        return None
+    end = LENGTH.size + _length(buffer)
+    if len(buffer) < end:
+        return None
+    body = bytes(buffer[LENGTH.size : end])
+    del buffer[:end]
+    return body
+
+
+def _length(head: bytes | bytearray) -> int:
+    (length,) = LENGTH.unpack_from(head)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {length} bytes")
+    return int(length)

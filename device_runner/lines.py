@@ -24,8 +24,8 @@ def record(decision: Decision, labels: Sequence[str], review_below: float) -> di
     }
     seen = decision.seen
     if seen and seen.confidences:
-        best = max(range(len(labels)), key=seen.confidences.__getitem__)
-        confidence = seen.confidences[best]
+        confidence = max(seen.confidences)
+        best = seen.confidences.index(confidence)
         fields |= {"label": labels[best], "index": best, "confidence": confidence}
         fields |= {"review": confidence < review_below, "prepare_ms": round(seen.prepare_ms, 3)}
         fields["model_ms"] = round(seen.model_ms, 3)

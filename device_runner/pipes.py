@@ -1,58 +1,40 @@
-"""Reads and writes on pipes that never wait longer than told."""
+"""Messages from a pipe, waited for no longer than told."""
 
 from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 
 from device_runner.clock import MS, monotonic_ns
+from device_runner.frames import take
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 
 
 class TooSlow(Exception):  # noqa: N818 - not an error by itself: the caller says what it means
-    """The other side did not move in time."""
+    """The other side did not speak in time."""
 
 
-def _wait(poll: select.poll, deadline_ns: int) -> None:
-    left = deadline_ns - monotonic_ns()
-    if left <= 0 or not poll.poll(left / MS):
-        raise TooSlow
+class Inbox:
+    """The reading end of a pipe; the only reader."""
 
+    def __init__(self, fd: int) -> None:
+        self._fd, self._buffer, self._poll = fd, bytearray(), select.poll()
+        self._poll.register(fd, select.POLLIN)
 
-def write_all(fd: int, data: bytes, deadline_ns: int) -> None:
-    """Write everything to a non-blocking descriptor.
+    def next(self, deadline_ns: int) -> bytes | None:
+        """The next message; None when the other side is gone.
 
-    Raises:
-        TooSlow: not done at the deadline; a part may have been written.
-        OSError: the other side is gone.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    view = memoryview(data)
-    while view:
-        with suppress(BlockingIOError):
-            view = view[os.write(fd, view[:CHUNK]) :]
-            continue
-        _wait(poll, deadline_ns)
-
-
-def read_exact(fd: int, n: int, deadline_ns: int) -> bytes:
-    """Read n bytes of a non-blocking descriptor; fewer at its end.
-
-    Raises:
-        TooSlow: they are not there at the deadline.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    parts = bytearray()
-    while len(parts) < n:
-        with suppress(BlockingIOError):
-            part = os.read(fd, min(n - len(parts), CHUNK))
+        Raises:
+            TooSlow: it is not there at the deadline.
+            ValueError: its length is beyond all reason.
+        """
+        while (body := take(self._buffer)) is None:
+            left_ns = deadline_ns - monotonic_ns()
+            if left_ns <= 0 or not self._poll.poll(left_ns / MS):
+                raise TooSlow
+            part = os.read(self._fd, CHUNK)  # there is something: it does not wait
             if not part:
-                break
-            parts += part
-            continue
-        _wait(poll, deadline_ns)
-    return bytes(parts)
+                return None
+            self._buffer += part
+        return body

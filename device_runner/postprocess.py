@@ -40,8 +40,9 @@ def scores(raw: NDArray[np.generic], spec: Output) -> NDArray[np.float32]:
     real: NDArray[np.float32] = raw[0].astype(np.float32)
     if spec.scale is not None and spec.zero_point is not None:
         real = (real - np.float32(spec.zero_point)) * np.float32(spec.scale)
-    bad = np.flatnonzero(~np.isfinite(real))
-    if bad.size:
+    finite = np.isfinite(real)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
         raise EngineError(
             f"the model gave {real[bad[0]]} for class {bad[0]}",
             f"{bad.size} of {real.size} scores are not numbers",

@@ -44,7 +44,7 @@ FILTERS = {
 QUANTIZED = {"int8": np.int8, "uint8": np.uint8}
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes | memoryview) -> Image.Image:
     """Decode a JPEG, PNG or BMP file; its EXIF stays readable on the result.
 
     Raises:

@@ -24,6 +24,7 @@ from device_runner.clock import MS, SECOND
 from device_runner.config.parts import Rule
 
 FIRED = "fired"
+FLOAT32 = struct.Struct("f")
 
 
 class Score(msgspec.Struct, frozen=True, array_like=True):
@@ -117,7 +118,7 @@ def _held_back(
 
 def f32(value: float) -> float:
     """The nearest 32-bit float."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
+    return float(FLOAT32.unpack(FLOAT32.pack(value))[0])
 
 
 def score_labels(confidences: Sequence[float], indices: Mapping[str, int]) -> dict[str, Score]:
@@ -127,8 +128,8 @@ def score_labels(confidences: Sequence[float], indices: Mapping[str, int]) -> di
         confidences: of all labels, in the order of the model.
         indices: label -> its place; of the labels that rules name.
     """
-    order = sorted(range(len(confidences)), key=confidences.__getitem__)[-2:]
-    return {
-        label: Score(confidences[i], max((confidences[j] for j in order if j != i), default=0.0))
-        for label, i in indices.items()
-    }
+    best = max(confidences)
+    place = confidences.index(best)
+    others = (*confidences[:place], *confidences[place + 1 :])
+    second = max(others, default=0.0)
+    return {label: Score(confidences[i], second if i == place else best) for label, i in indices.items()}

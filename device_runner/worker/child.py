@@ -1,4 +1,4 @@
-"""The process that runs one model: frames in on one pipe, answers out on another.
+"""The process that runs one model: requests in on one pipe, answers out on another, the frame in shared memory.
 
 It opens and verifies the bundle itself and loads the very bytes it verified. It is started by `process.py` as
 `python -m device_runner.worker.child JSON`.
@@ -15,9 +15,10 @@ import msgspec
 from device_runner import children
 from device_runner.bundle import open_bundle
 from device_runner.errors import BundleError, Problem
-from device_runner.frames import Failure, Frame, pack, read_message
-from device_runner.worker.messages import Order
+from device_runner.frames import Failure, pack, read_message
+from device_runner.worker.messages import Order, Request
 from device_runner.worker.model import Model
+from device_runner.worker.slot import SlotView
 
 MEMORY_BYTES = 4 << 30  # address space, of which an engine maps much more than it uses
 
@@ -53,10 +54,11 @@ def serve(order: Order) -> None:
             reply(Failure.of(problem))
             return
         reply(model.ready)
+        requested, view = msgspec.msgpack.Decoder(Request), SlotView(order.slot)
         while (body := read_message(requests.read)) is not None:
-            frame = msgspec.msgpack.decode(body, type=Frame)
+            request = requested.decode(body)
             try:
-                reply(model.see(frame))
+                reply(model.answer(request.kind, request.size, view.get(request.length, request.slot)))
             except Problem as problem:
                 reply(Failure.of(problem))
             except MemoryError:

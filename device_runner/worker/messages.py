@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from device_runner.frames import Kind
+
 
 class Look(msgspec.Struct, frozen=True, array_like=True):
     """What a frame looks like, whatever is in it. Of the pixels that the model sees."""
@@ -12,6 +14,15 @@ class Look(msgspec.Struct, frozen=True, array_like=True):
     spread: float  # standard deviation of the grey levels
     digest: bytes  # of the pixels: equal only for the very same picture
     thumbnail: bytes  # mean grey level of TILES x TILES tiles
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """A frame that lies in the slot."""
+
+    kind: Kind
+    size: tuple[int, int]  # as `Frame.size`
+    length: int  # bytes of the frame
+    slot: int  # bytes of the slot
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -39,5 +50,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     engine: str | None
     threads: int
     motion: float
-    requests: int  # descriptor to read from
-    replies: int  # descriptor to write to
+    slot: int = -1  # descriptor of the memory with the frame
+    requests: int = -1  # descriptor to read from
+    replies: int = -1  # descriptor to write to

@@ -14,7 +14,7 @@ from device_runner.bundle import Bundle
 from device_runner.engines import open_engine
 from device_runner.engines.base import Engine
 from device_runner.errors import ImageError
-from device_runner.frames import Frame
+from device_runner.frames import Frame, Kind
 from device_runner.selftest import selftest
 from device_runner.worker.messages import Look, Ready, Seen
 
@@ -47,9 +47,13 @@ class Model:
             ImageError: the frame cannot be decoded or is refused.
             EngineError: the engine fails, or answers with no numbers.
         """
+        return self.answer(frame.kind, frame.size, frame.data)
+
+    def answer(self, kind: Kind, size: tuple[int, int], data: bytes | memoryview) -> Seen:
+        """The same, of a frame that may lie in shared memory."""
         m = self.bundle.manifest
         start = time.perf_counter_ns()
-        pixels = preprocess.pixels(to_image(frame), m.preprocess)
+        pixels = preprocess.pixels(to_image(kind, size, data), m.preprocess)
         look = look_at(pixels)
         if self._is_still(look.thumbnail):
             return Seen(confidences=(), look=look, prepare_ms=_ms_since(start), model_ms=0.0)
@@ -76,18 +80,18 @@ def _ms_since(start_ns: int) -> float:
     return (time.perf_counter_ns() - start_ns) / 1e6
 
 
-def to_image(frame: Frame) -> Image.Image:
+def to_image(kind: Kind, size: tuple[int, int], data: bytes | memoryview) -> Image.Image:
     """Decode a file, or wrap raw pixels.
 
     Raises:
         ImageError: not decodable, too large, or fewer bytes than the size says.
     """
-    if frame.kind == "file":
-        return preprocess.decode(frame.data)
-    width, height = frame.size
-    if width < 1 or height < 1 or width * height > preprocess.MAX_PIXELS or len(frame.data) != width * height * 3:
-        raise ImageError("a raw frame is refused", f"{len(frame.data)} bytes for {width}x{height}", "check the source")
-    return Image.frombuffer("RGB", frame.size, frame.data, "raw", "RGB", 0, 1)
+    if kind == "file":
+        return preprocess.decode(data)
+    width, height = size
+    if width < 1 or height < 1 or width * height > preprocess.MAX_PIXELS or len(data) != width * height * 3:
+        raise ImageError("a raw frame is refused", f"{len(data)} bytes for {width}x{height}", "check the source")
+    return Image.frombuffer("RGB", size, data, "raw", "RGB", 0, 1)  # type: ignore[arg-type]  # any buffer will do
 
 
 def look_at(pixels: NDArray[np.uint8]) -> Look:

@@ -16,14 +16,15 @@ import msgspec
 from device_runner import children
 from device_runner.clock import SECOND, monotonic_ns
 from device_runner.errors import BundleError, EngineError, GaveUp, ImageError, Problem, SelfTestError
-from device_runner.frames import Failure, Frame, pack, read_message
-from device_runner.pipes import TooSlow, read_exact, write_all
-from device_runner.worker.messages import Order, Ready, Seen
+from device_runner.frames import Failure, Frame, pack
+from device_runner.pipes import Inbox, TooSlow
+from device_runner.worker.messages import Order, Ready, Request, Seen
+from device_runner.worker.slot import Slot
 
 START_S = 120.0  # a slow board may need long to load and to replay the golden images
 BREAKER_WINDOW_S = 60.0
 KINDS = {kind.__name__: kind for kind in (BundleError, EngineError, ImageError, SelfTestError)}
-Reply = Ready | Seen | Failure
+REPLIES: msgspec.msgpack.Decoder[Ready | Seen | Failure] = msgspec.msgpack.Decoder(Ready | Seen | Failure)
 NOT_READY = Ready(sha256="", engine="", golden=0)
 
 
@@ -89,9 +90,7 @@ class ProcessWorker:
         program: tuple[str, ...] = (sys.executable, "-m", "device_runner.worker.child"),
     ) -> None:
         """Start the process; `wait` says when its model is ready. It ends with the thread that started it."""
-        self._order = Order(
-            bundle=bundle, sha256=sha256, engine=engine, threads=threads, motion=motion, requests=-1, replies=-1
-        )
+        self._order = Order(bundle=bundle, sha256=sha256, engine=engine, threads=threads, motion=motion)
         self._program, self._deadline_s = program, deadline_s
         self._breaker = Breaker(max_restarts)
         self.restarts = 0
@@ -118,19 +117,18 @@ class ProcessWorker:
     def _start(self) -> None:
         theirs_in, self._requests = os.pipe()
         self._replies, theirs_out = os.pipe()
-        order = msgspec.structs.replace(self._order, requests=theirs_in, replies=theirs_out)
+        self._slot, self._inbox = Slot(), Inbox(self._replies)
+        keep = (self._slot.fd, theirs_in, theirs_out)
+        order = msgspec.structs.replace(self._order, slot=keep[0], requests=theirs_in, replies=theirs_out)
         argv = [*self._program, msgspec.json.encode(order).decode()]
         try:
-            self._child = children.start(argv, keep=(theirs_in, theirs_out))
+            self._child = children.start(argv, keep=keep)
         except OSError as error:
-            os.close(self._requests)
-            os.close(self._replies)
+            self._close_ends()
             raise EngineError("the model's process cannot be started", str(error), "free some memory") from error
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
-        os.set_blocking(self._requests, False)
-        os.set_blocking(self._replies, False)
         self._alive = True
 
     def see(self, frame: Frame) -> Seen:
@@ -138,10 +136,11 @@ class ProcessWorker:
         if not self._alive:
             self._restart()
         try:
-            write_all(self._requests, pack(frame), monotonic_ns() + int(self._deadline_s * SECOND))
-        except TooSlow:
-            self._stop()
-            raise self._lost(f"it did not take the frame within {self._deadline_s:g} s") from None
+            size = self._slot.put(frame.data)
+        except OSError as error:
+            raise ImageError("no memory for the frame", str(error), "send smaller frames") from None
+        try:  # the pipe is empty and the request small: this never waits
+            os.write(self._requests, pack(Request(frame.kind, frame.size, len(frame.data), size)))
         except OSError:
             self._stop()
             raise self._lost("it ended") from None
@@ -160,8 +159,8 @@ class ProcessWorker:
     def _reply(self, within_s: float) -> Ready | Seen:
         deadline = monotonic_ns() + int(within_s * SECOND)
         try:
-            body = read_message(lambda n: read_exact(self._replies, n, deadline))
-            message: Reply | None = None if body is None else msgspec.msgpack.decode(body, type=Reply)
+            body = self._inbox.next(deadline)
+            message = None if body is None else REPLIES.decode(body)
         except TooSlow:
             self._stop()
             raise self._lost(f"it did not answer within {within_s:g} s") from None
@@ -185,9 +184,12 @@ class ProcessWorker:
         if self._alive:
             self._alive = False
             children.end(self._child)
-            for fd in (self._requests, self._replies):
-                with suppress(OSError):
-                    os.close(fd)
+            self._close_ends()
+
+    def _close_ends(self) -> None:
+        self._slot.close()
+        os.close(self._requests)
+        os.close(self._replies)
 
     def kill(self) -> None:
         """End the process only: whoever waits for its answer, on another thread, learns of it."""

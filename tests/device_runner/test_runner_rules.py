@@ -7,6 +7,8 @@ import random
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rule_oracle import Oracle, random_rule, random_sequence
 
 from device_runner.audit import Record, replay
@@ -95,6 +97,14 @@ def test_votes_of_another_model_do_not_count():
 def test_the_margin_is_to_the_best_other_label():
     assert score_labels([0.2, 0.5, 0.3], {"a": 0, "b": 1}) == {"a": Score(0.2, 0.5), "b": Score(0.5, 0.3)}
     assert score_labels([1.0], {"only": 0}) == {"only": Score(1.0, 0.0)}
+
+
+@given(st.lists(st.floats(0, 1, width=16), min_size=2, max_size=6))
+def test_the_other_score_is_the_best_of_the_rest(confidences: list[float]):
+    scores = score_labels(confidences, {str(i): i for i in range(len(confidences))})
+    for i, confidence in enumerate(confidences):
+        rest = confidences[:i] + confidences[i + 1 :]
+        assert scores[str(i)] == Score(confidence, sorted(rest)[-1])
 
 
 def test_a_record_alone_reproduces_its_verdict_and_a_changed_one_does_not():

@@ -24,6 +24,7 @@ from device_runner.loop import Loop
 from device_runner.manifest import dump, parse
 from device_runner.worker.model import Model
 from device_runner.worker.process import Breaker, ProcessWorker
+from device_runner.worker.slot import Slot, SlotView
 
 STUB = str(Path(__file__).with_name("stub_worker.py"))
 
@@ -76,6 +77,7 @@ def test_raw_pixels_and_the_same_pixels_in_a_file_are_answered_alike(bundle_path
         ("exit", "it ended with 4"),
         ("segfault", "it ended with -11"),
         ("hang", "it did not answer within 0.7 s"),
+        ("deaf", "it did not answer within 0.7 s"),
         ("half", "it ended with"),
     ],
 )
@@ -101,12 +103,18 @@ def test_an_answer_without_sense_is_noticed():
     worker.close()
 
 
-def test_a_frame_that_nobody_takes_is_given_up_at_the_deadline():
-    worker = stub("deaf")
-    with pytest.raises(EngineError, match="did not take the frame"):
-        for _ in range(3):
-            worker.see(frame(b"x" * (8 << 20)))
-    worker.close()
+def test_frames_of_any_size_lie_in_the_slot_and_a_large_one_gives_its_memory_back():
+    slot = Slot()
+    view = SlotView(slot.fd)
+    sizes = []
+    for length in (0, 1, 12_000, 1 << 20, 40 << 20, 30 << 20, 5_000, 1 << 20):
+        data = os.urandom(1 << 10) * (length >> 10) + b"x" * (length & 1023)
+        sizes.append(slot.put(data))
+        assert view.get(length, sizes[-1]) == data
+    assert sizes == [1 << 20] * 4 + [80 << 20] * 2 + [1 << 20] * 2
+    with pytest.raises(TypeError, match="read-only"):
+        view.get(1, sizes[-1])[0] = 0
+    slot.close()
 
 
 def test_the_breaker_opens_at_the_fifth_restart_in_a_minute():
