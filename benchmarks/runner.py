@@ -1,7 +1,7 @@
 """device_runner in the field: does it keep what it promises when everything around it breaks?
 
 Example: python -m benchmarks.runner --only rules
-Needs `make demo` for the bundle; `soak` needs mosquitto, `kills` strace, both from Debian.
+Needs `make demo` for the bundle; `soak` and `broker` need mosquitto, `kills` strace, `sources` ffmpeg and ip, all from Debian.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ BUNDLE = ROOT / "out" / "demo" / "cnn" / "tflite-int8"
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="rules, bundles, kills, costs or soak; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="rules, bundles, kills, costs, broker, sources or soak; repeatable.")
+    ] = None,
     bundle: Annotated[Path, typer.Option(help="A bundle of the demo.")] = BUNDLE,
     scale: Annotated[float, typer.Option(help="Do so much of the full amount, 0 to 1.")] = 1.0,
     results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
@@ -55,6 +57,8 @@ ROWS = {
     "bundles": "benchmarks.field.bundles",
     "kills": "benchmarks.field.kills",
     "costs": "benchmarks.field.costs",
+    "broker": "benchmarks.field.broker",
+    "sources": "benchmarks.field.sources",
     "soak": "benchmarks.field.soak",
 }
 

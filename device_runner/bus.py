@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from device_runner.clock import SECOND, monotonic_ns
 from device_runner.config.parts import Config, Mqtt
 from device_runner.homeassistant import BIRTH_TOPIC, discovery
 from device_runner.log import Log
@@ -55,8 +56,12 @@ class Bus:
         )
 
     def event(self, topic: str, payload: bytes, qos: int, within_s: float) -> bool:
-        """Send what an action says; as `delivery.Publish`."""
-        return self.client.publish(f"{self.base}/event/{topic}", payload, qos, within_s)
+        """Send what an action says; as `delivery.Publish`. An unlock (QoS 0) only to a broker that has just answered."""
+        start = monotonic_ns()
+        if not qos and not self.client.answers(within_s):
+            return False
+        left_s = within_s - (monotonic_ns() - start) / SECOND
+        return self.client.publish(f"{self.base}/event/{topic}", payload, qos, left_s)
 
     def tell(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send what may be lost; it is not tried again."""

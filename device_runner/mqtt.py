@@ -48,6 +48,7 @@ class Client:
         self._parser = Parser()
         self._lock = threading.Lock()  # of the socket: TLS cannot read and write at once
         self._acks: dict[int, threading.Event] = {}
+        self._pong = threading.Event()
         self._last_id = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
@@ -80,6 +81,22 @@ class Client:
             return not qos or acknowledged.wait(max((deadline - monotonic_ns()) / SECOND, 0))
         finally:
             self._acks.pop(number, None)
+
+    def answers(self, within_s: float) -> bool:
+        """Whether the broker answers a ping now. One that hangs takes packets, and passes them on when it wakes up."""
+        self._pong.clear()
+        with self._lock:
+            if self._socket is None:
+                return False
+            try:
+                self._ping(self._socket)
+            except OSError:
+                self._drop(self._socket)
+                return False
+        return self._pong.wait(within_s)
+
+    def _ping(self, sock: socket.socket) -> None:
+        self._send(sock, packets.packet(packets.PINGREQ, 0, b""), monotonic_ns() + SECOND)
 
     @staticmethod
     def _send(sock: socket.socket, data: bytes, deadline_ns: int) -> None:
@@ -150,7 +167,7 @@ class Client:
             if now - pinged >= keepalive_ns / 2:
                 pinged = now
                 with self._lock:
-                    self._send(sock, packets.packet(packets.PINGREQ, 0, b""), now + SECOND)
+                    self._ping(sock)
             data = self._receive(sock)
             if data is None:
                 continue
@@ -176,6 +193,8 @@ class Client:
             event = self._acks.get(int.from_bytes(body[:2], "big"))
             if event is not None:
                 event.set()
+        elif kind == packets.PINGRESP:
+            self._pong.set()
         elif kind == packets.PUBLISH:
             self._on_message(packets.message(flags, body))
         elif kind == packets.SUBACK and len(body) >= 3 and body[2] == 0x80:

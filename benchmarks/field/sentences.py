@@ -26,6 +26,22 @@ def costs(r: Result) -> str:
     return f"beside preprocessing and model {beside}; first answer {r['cold_start_s']:.2f} s; {r['memory_mib']:.0f} MiB"
 
 
+def broker(r: Result) -> str:
+    return (
+        f"{r['events']} events with the broker killed or hanging: {r['alerts_arrived']} alerts arrived, "
+        f"{'in order' if r['in_order'] else 'out of order'}, {r['arrived_again']} of them twice; {r['unlocks']} unlocks"
+    )
+
+
+def sources(r: Result) -> str:
+    rows = r["faults"].values()
+    return (
+        f"{len(r['faults'])} faults, {sum(len(row['stalled_s']) for row in rows)} losses: stalled after at most "
+        f"{max(max(row['stalled_s']) for row in rows):.1f} s, live again after at most "
+        f"{max(max(row['live_s']) for row in rows):.1f} s, {sum(row['invented'] for row in rows)} frames while down"
+    )
+
+
 def soak(r: Result) -> str:
     s, leak = r["soak"], r["control"]["slope_bytes_per_frame"]
     losses = f"{s['events']['source']} losses of the camera, {s['events']['broker']} of the broker, {s['swaps']} swaps"
@@ -41,5 +57,7 @@ SENTENCES: dict[str, Callable[[Result], str]] = {
     "bundles": bundles,
     "kills": kills,
     "costs": costs,
+    "broker": broker,
+    "sources": sources,
     "soak": soak,
 }

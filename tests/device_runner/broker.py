@@ -44,6 +44,10 @@ class Broker:
             return False
         return True
 
+    def signal(self, number: int) -> None:
+        if self._child:
+            self._child.send_signal(number)
+
     def kill(self) -> None:
         if self._child:
             self._child.kill()

@@ -15,11 +15,11 @@ HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\
 class Camera:
     """Streams `images` in turn, 50 a second, as long as `fault` is None; else it does what `fault` says."""
 
-    def __init__(self, images: Sequence[bytes]) -> None:
+    def __init__(self, images: Sequence[bytes], address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.images, self.fault = images, None
         self.sent = 0
         self.requests: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(address)
         self.port = self._listener.getsockname()[1]
         self._closing = False
         self._threads = [threading.Thread(target=self._accept, daemon=True)]

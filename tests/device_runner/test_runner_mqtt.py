@@ -116,6 +116,25 @@ def test_every_alert_of_a_dead_broker_arrives_once_and_in_order_and_no_unlock(
     bus.close()
 
 
+@needs_mosquitto
+def test_a_broker_that_hangs_passes_no_unlock_on_when_it_wakes_up(tmp_path: Path, broker: Broker, listener: Listener):
+    """It takes packets all the while: what lies in its buffer would open the door minutes later."""
+    settings = config(tmp_path, broker.settings)
+    bus = Bus(settings, msgspec.structs.replace(broker.settings, keepalive_s=60), Log(io.StringIO()))
+    bus.client.start()
+    wait_until(lambda: bus.client.state == "online")
+    assert bus.event("open", b"in time", 0, 1)
+    broker.signal(signal.SIGSTOP)
+    start = time.monotonic()
+    assert not bus.event("open", b"late", 0, 0.3) and time.monotonic() - start < 1
+    assert bus.client.state == "online"
+    broker.signal(signal.SIGCONT)
+    assert bus.event("open", b"in time again", 0, 5)
+    listener.wait_for("device_runner/door/event/open", b"in time again")
+    assert listener.on("device_runner/door/event/open") == [b"in time", b"in time again"]
+    bus.close()
+
+
 def test_alerts_wait_on_the_disk_for_the_next_start(tmp_path: Path):
     settings = config(tmp_path, Mqtt(host="x"))
     sent: list[bytes] = []
