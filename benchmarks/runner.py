@@ -1,7 +1,7 @@
 """device_runner in the field: does it keep what it promises when everything around it breaks?
 
 Example: python -m benchmarks.runner --only rules
-Needs `make demo` for the bundle; `soak` and `broker` need mosquitto, `kills` strace, `sources` ffmpeg and ip, all from Debian.
+Needs `make demo` for the bundle; `soak` and `broker` mosquitto, `kills` strace, `sources` ffmpeg and ip.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Bus:
         )
 
     def event(self, topic: str, payload: bytes, qos: int, within_s: float) -> bool:
-        """Send what an action says; as `delivery.Publish`. An unlock (QoS 0) only to a broker that has just answered."""
+        """Send what an action says; as `delivery.Publish`. An unlock (QoS 0) only to a broker that answers."""
         start = monotonic_ns()
         if not qos and not self.client.answers(within_s):
             return False
