@@ -8,7 +8,7 @@ import typer
 
 import shrink
 from shrink import shell
-from shrink.verbs import board, data, export, look, prune, reports, targets, tune
+from shrink.verbs import board, data, export, look, prune, reports, search, targets, tune
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported to.", rich_markup_mode=None)
@@ -17,6 +17,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at data.", rich_markup_m
 app.command(short_help="Make verified bundles of a trained model.")(export.export)
 app.command(short_help="Make a smaller model, to be exported.")(prune.prune)
 app.command(short_help="Train a model to answer as a larger one.")(tune.tune)
+app.add_typer(search.app, name="search", short_help="Find the smallest model that keeps its limits.")
 app.command(short_help="Say what a model file really is.")(look.inspect)
 app.command(short_help="Find the layer where a bundle loses its answers.")(look.debug)
 app.command(short_help="Measure a bundle where it will run.")(board.bench)

@@ -47,6 +47,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "tune.precision": ("no, bf16 or fp16", 'precision = "bf16"'),
     "tune.teacher": ("text that names a model", 'teacher = "timm:resnet50"'),
     "tune.teacher_checkpoint": ("the path of a file", 'teacher_checkpoint = "teacher.safetensors"'),
+    "resolution": ("the side of the image in pixels, at least 8", "resolution = 192"),
     "preprocess": ("a table", "[preprocess]"),
     "preprocess.color": ("RGB, BGR or L", 'color = "RGB"'),
     "preprocess.exif": ("true or false", "exif = true"),
@@ -132,6 +133,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     prune_score: Score = "error"  # what decides which channels go
     keep: tuple[str, ...] = ()  # layers that keep all channels
     tune: Tune | None = None  # None: no training
+    resolution: int | None = None  # side of the image that the file takes, in pixels, >= 8; None: the model's own
 
     @property
     def pruning(self) -> tuple[str, Measure, float] | None:
@@ -152,6 +154,8 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.seed < 0:
             raise _wrong("seed", self.seed, "")
+        if self.resolution is not None and self.resolution < 8:
+            raise _wrong("resolution", self.resolution, "")
         self._check_pruning()
         if not self.targets:
             raise RecipeError("targets is empty", "there is nothing to export", 'give one, such as "tflite-int8"')
@@ -187,13 +191,13 @@ def _share_left(asked: str) -> float:
     return 1 / number if found[2] == "x" else 1 - number / 100
 
 
-def combine(file: Path | None, flags: Mapping[str, Any]) -> ExportRecipe:
-    """A recipe from a file, from flags, or both; a flag that is not None wins.
+def combine(file: Path | None, flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> ExportRecipe:
+    """A recipe from a file, from flags, or both; a flag that is not None wins. `defaults`: what neither needs to say.
 
     Raises:
         RecipeError: the file is not TOML, a key is unknown, or a value is wrong or missing.
     """
-    asked = dict(_read(file)) if file else {}
+    asked = dict(defaults or {}) | (_read(file) if file else {})
     for key, value in flags.items():
         if isinstance(value, Mapping):  # flags of a table win one by one
             given = {name: part for name, part in value.items() if part is not None}

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
     ("steps",),  # join the stages
     ("pipeline",),
+    ("search",),  # many exports
     ("verbs",),
     ("cli",),
 )
@@ -71,7 +72,18 @@ CLOCKS = {
 }
 """A camera's wall clock jumps when the network sets it; `time.monotonic` and `time.perf_counter` do not."""
 
-HEAVY = {"torch", "torchvision", "timm", "litert_torch", "ai_edge_litert", "onnx", "onnxruntime", "scipy", "numpy"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "litert_torch",
+    "ai_edge_litert",
+    "onnx",
+    "onnxruntime",
+    "scipy",
+    "numpy",
+    "optuna",
+}
 """What `shrink --help` must not wait for."""
 
 Complaints = list[tuple[int, str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from shrink.errors import ModelError
 from shrink.models import checkpoint as checkpoints
 from shrink.models import pruned_source, python_source, zoo
 from shrink.models.spec import Spec, parse
-from shrink.models.transforms import check, input_shape
+from shrink.models.transforms import at_side, check, input_shape
 
 SOURCES: dict[str, Callable[[Spec], zoo.Built]] = {
     "torchvision": zoo.torchvision,
@@ -74,6 +74,21 @@ def load(spec: str, *, checkpoint: Path | None = None, preprocess: Preprocess | 
         checkpoint_sha256=None if stored is None else stored[1],
         trained_on=built.trained_on,
     )
+
+
+def resized(model: Model, side: int) -> Model:
+    """The same model, given smaller or larger images.
+
+    Args:
+        side: of the square image that the model is given, in pixels.
+
+    Raises:
+        ModelError: the model takes no images of that size.
+    """
+    preprocess = at_side(model.preprocess, side)
+    shape = input_shape(preprocess)
+    count_outputs(model.module, shape, model.spec)
+    return replace(model, preprocess=preprocess, input_shape=shape)
 
 
 def count_outputs(module: nn.Module, shape: tuple[int, int, int, int], spec: str) -> int:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+import msgspec
+
 from device_runner.manifest import Preprocess
 from shrink.errors import ModelError
 
@@ -77,6 +79,25 @@ def input_shape(preprocess: Preprocess) -> tuple[int, int, int, int]:
     """What the model is given for one image: (1, C, H, W)."""
     height, width = preprocess.crop or preprocess.size
     return (1, CHANNELS[preprocess.color], height, width)
+
+
+def at_side(preprocess: Preprocess, side: int) -> Preprocess:
+    """The same part of the picture in another number of pixels.
+
+    >>> vit = Preprocess(color="L", exif=True, resize="shorter", size=(256, 256), filter="bilinear", crop=(224, 224),
+    ...                  mean=(0.5,), std=(0.5,))
+    >>> at_side(vit, 112).size, at_side(vit, 112).crop
+    ((128, 128), (112, 112))
+
+    Raises:
+        ModelError: the image is not square.
+    """
+    height, width = preprocess.crop or preprocess.size
+    if height != width:
+        why = f"the model takes {height} x {width} images, and a resolution is the side of a square"
+        raise ModelError(f"there is no resolution of {side} pixels", why, FIX)
+    scaled = (round(preprocess.size[0] * side / height), round(preprocess.size[1] * side / height))
+    return msgspec.structs.replace(preprocess, size=scaled, crop=None if preprocess.crop is None else (side, side))
 
 
 def _checked(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +61,24 @@ class Settings:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """What may go, in which order, and what that costs: the same for every wish."""
+
+    coupling: Coupling
+    curves: Mapping[Group, Curve]
+    skipped: tuple[tuple[str, str], ...]  # layers that stay though nothing couples them, and why
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A smaller graph whose weights are those that stay, and what was taken out."""
+
+    graph: fx.GraphModule
+    plan: Plan
+    dead: NDArray[np.bool_]  # (units,)
+
+
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """A smaller graph, and how it came about."""
@@ -70,15 +88,19 @@ class Pruned:
     changes: tuple[str, ...]  # what was done, in words
 
 
+def _untracked(items: Iterable[Any], _: str) -> Iterable[Any]:
+    return items
+
+
 def run(
     graph_module: fx.GraphModule,
     settings: Settings,
     images: Tensor | None,
     *,
     apply_only: bool = False,
-    track: Track = lambda items, _: items,
+    track: Track = _untracked,
 ) -> Pruned:
-    """Prune a captured graph.
+    """Prune a captured graph: `rank`, `cut`, `refit` and `train`.
 
     Args:
         graph_module: not changed.
@@ -88,22 +110,48 @@ def run(
     Raises:
         RecipeError: a layer to keep that does not exist, or a wish that cannot be met.
     """
+    ranked = rank(graph_module, settings, images, track=track)
+    made = cut(graph_module, ranked, settings)
+    if images is None or apply_only:
+        return Pruned(made.graph, made.plan, smaller(made.plan))
+    fitted = refit(graph_module, ranked, made, images)
+    return train(graph_module, fitted, images, seed=settings.seed, track=track)
+
+
+def rank(
+    graph_module: fx.GraphModule, settings: Settings, images: Tensor | None, *, track: Track = _untracked
+) -> Ranked:
+    """Find what goes together, and what it is worth; how much is to go is not looked at.
+
+    Raises:
+        RecipeError: a layer to keep that does not exist, or a score that needs images.
+    """
     check_layers(graph_module, settings.keep)
     coupling = find_groups(graph_module, keep=settings.keep)
-    ranked, skipped = _ranked(graph_module, coupling, settings, images, track)
+    curves, skipped = _ranked(graph_module, coupling, settings, images, track)
+    return Ranked(coupling, curves, tuple(skipped))
+
+
+def cut(graph_module: fx.GraphModule, ranked: Ranked, settings: Settings) -> Cut:
+    """Take out of a copy what costs least, until the wish is met.
+
+    Raises:
+        RecipeError: the wish cannot be met.
+    """
+    measure, multiple_of = settings.measure, settings.multiple_of
     dead, left = choose(
-        graph_module, coupling, ranked, measure=settings.measure, ratio=settings.ratio, multiple_of=settings.multiple_of
+        graph_module, ranked.coupling, ranked.curves, measure=measure, ratio=settings.ratio, multiple_of=multiple_of
     )
     if left > settings.ratio:
-        raise _out_of_reach(settings, left, coupling)
-    small = remove(graph_module, coupling, dead)
+        raise _out_of_reach(settings, left, ranked.coupling)
+    small = remove(graph_module, ranked.coupling, dead)
     words = {"wish": settings.wish, "score": settings.score}
-    plan = describe(graph_module, small, coupling, dead, **words, skipped=skipped)
-    changes = [f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates"]
-    if images is not None and not apply_only:
-        small, fitted = _fitted(graph_module, small, coupling, dead, images, settings.seed, track)
-        changes += fitted
-    return Pruned(small, plan, tuple(changes))
+    return Cut(small, describe(graph_module, small, ranked.coupling, dead, **words, skipped=ranked.skipped), dead)
+
+
+def smaller(plan: Plan) -> tuple[str, ...]:
+    """What a plan does, in words."""
+    return (f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates",)
 
 
 def check_layers(graph_module: fx.GraphModule, layers: Sequence[str]) -> None:
@@ -167,33 +215,39 @@ def _trial_images(graph_module: fx.GraphModule, trials: int) -> int:
     return min(max(least, min(affordable, most)), images_at_once(graph_module))
 
 
-def _fitted(
-    whole: fx.GraphModule,
-    cut: fx.GraphModule,
-    coupling: Coupling,
-    dead: NDArray[np.bool_],
-    images: Tensor,
-    seed: int,
-    track: Track,
-) -> tuple[fx.GraphModule, list[str]]:
-    """The graph with what is left fitted, and what was done. Images that no fit has seen judge whether it helped."""
+def refit(whole: fx.GraphModule, ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
+    """Fit what is left by least squares. Images that no fit has seen judge whether that helped.
+
+    Args:
+        whole: the graph that was cut.
+        images: (N, C, H, W) calibration images, without labels.
+    """
     held_out = min(max(1, len(images) // 8), TRIAL_IMAGES[1], images_at_once(whole))
     some = images[: min(REPAIR_IMAGES, len(images) - held_out, max(1, images_at_once(whole) // 2))]
-    repaired = remove(whole, coupling, dead)
-    repair(whole, repaired, coupling, dead, some, per_image=max(16, ROWS // len(some)))
-    before, after = (divergence(whole, graph, images[-held_out:]) for graph in (cut, repaired))
+    repaired = remove(whole, ranked.coupling, made.dead)
+    repair(whole, repaired, ranked.coupling, made.dead, some, per_image=max(16, ROWS // len(some)))
+    before, after = (divergence(whole, graph, images[-held_out:]) for graph in (made.graph, repaired))
     words = f"divergence of the answers {before:.3g} -> {after:.3g} on {held_out} others"
-    small = repaired if after < before else cut
-    done = [f"{'refitted' if small is repaired else 'not refitted'} on {len(some)} images without labels: {words}"]
-    steps = min(STEPS, int(TRAINING_MACS / (BATCH * (macs(whole) + 3 * macs(small)))))
+    small = repaired if after < before else made.graph
+    done = f"{'refitted' if small is repaired else 'not refitted'} on {len(some)} images without labels: {words}"
+    return Pruned(small, made.plan, (*smaller(made.plan), done))
+
+
+def train(whole: fx.GraphModule, fitted: Pruned, images: Tensor, *, seed: int, track: Track = _untracked) -> Pruned:
+    """Train what was fitted to answer as the whole graph; the graph of `fitted` is changed.
+
+    Left out where it would take long.
+    """
+    steps = min(STEPS, int(TRAINING_MACS / (BATCH * (macs(whole) + 3 * macs(fitted.graph)))))
     if steps < FEWEST_STEPS:
-        return small, [*done, "no training: it would take long on a model of this size"]
+        return replace(fitted, changes=(*fitted.changes, "no training: it would take long on a model of this size"))
     with torch.enable_grad():
         imitate(
-            whole, small, images, steps=steps, rate=RATE, rng=np.random.default_rng(seed),
+            whole, fitted.graph, images, steps=steps, rate=RATE, rng=np.random.default_rng(seed),
             track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
         )  # fmt: skip
-    return small, [*done, f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"]
+    done = f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"
+    return replace(fitted, changes=(*fitted.changes, done))
 
 
 def _out_of_reach(settings: Settings, left: float, coupling: Coupling) -> RecipeError:

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import torch
 
+from device_runner.manifest import Preprocess
 from shrink import models, targets
 from shrink.data import split as splits
 from shrink.data.checks import check_labels
 from shrink.data.images import Images
 from shrink.data.split import Split
+from shrink.data.stream import stream
 from shrink.graph.capture import capture
 from shrink.graph.head import head_width, with_head
 from shrink.models import Model
 from shrink.recipe import ExportRecipe
 from shrink.steps.sanity import FloatModel, check_float
 from shrink.targets import Target
+from shrink.verify.answers import Reference
 
 Rules = tuple[str, ...]
 
@@ -32,6 +35,15 @@ class Job:
     reference: FloatModel
     split: Split
     notes: tuple[str, ...]  # what a reader of the results must know of the model
+    whole: Preprocess | None = None  # what the reference is given, where that is not what the files are
+
+    def asked(self, images: Images, *, batch: int) -> Reference:
+        """The float model as a function of the batches of `images`, which are prepared for the files: where it is
+        judged by images of another size, it is given those, and the batches must come in order."""
+        if self.whole is None:
+            return self.reference
+        others = stream(images, self.whole, batch=batch)
+        return lambda _: self.reference(next(others).x)
 
     def rules(self, target: Target) -> Rules:
         """The rewrites of a target's graph: it reads grey levels only where the file takes them."""
@@ -68,7 +80,15 @@ def load(recipe: ExportRecipe, wanted: tuple[Target, ...], *, head: int | None =
         model = _with_new_head(model, head or _classes(split.evaluation))
     check_labels(model.outputs, split.evaluation)
     reference, notes = check_float(model, split.evaluation)
-    return Job(recipe, wanted, model, reference, split, notes)
+    if recipe.resolution is None:
+        return Job(recipe, wanted, model, reference, split, notes)
+    small = models.resized(model, recipe.resolution)
+    note = f"the files take images of {_size(small)}, and are judged against the model at its own {_size(model)}"
+    return Job(recipe, wanted, small, reference, split, (*notes, note), model.preprocess)
+
+
+def _size(model: Model) -> str:
+    return "{} x {}".format(*model.input_shape[2:])
 
 
 def _with_new_head(model: Model, classes: int) -> Model:

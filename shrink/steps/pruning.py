@@ -21,6 +21,7 @@ from shrink.graph import store
 from shrink.models import pruned_source
 from shrink.progress import Stage
 from shrink.prune.plan import Plan
+from shrink.recipe import ExportRecipe
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
 
@@ -42,16 +43,20 @@ def prune_graph(
     job: Job, captured: fx.GraphModule, skipped: SkipLog, stage: Stage, *, plan_only: bool = False
 ) -> prune.Pruned | None:
     """The graph made smaller as the recipe asks; None if it does not ask."""
-    asked = job.recipe.pruning
-    if asked is None:
+    if job.recipe.pruning is None:
         return None
-    settings = prune.Settings(*asked, score=job.recipe.prune_score, keep=job.recipe.keep, seed=job.recipe.seed)
 
     def track(items: Iterable[Any], _: str) -> Iterator[Any]:
         return stage.track(list(items))
 
     images = calibration_tensor(job, skipped)
-    return prune.run(captured, settings, images, apply_only=plan_only, track=track)
+    return prune.run(captured, settings(job.recipe), images, apply_only=plan_only, track=track)
+
+
+def settings(recipe: ExportRecipe) -> prune.Settings:
+    """How a recipe that asks for it wants to be pruned."""
+    assert recipe.pruning is not None
+    return prune.Settings(*recipe.pruning, score=recipe.prune_score, keep=recipe.keep, seed=recipe.seed)
 
 
 def calibration_tensor(job: Job, skipped: SkipLog) -> Tensor:
@@ -65,12 +70,12 @@ def calibration_tensor(job: Job, skipped: SkipLog) -> Tensor:
 def judge(job: Job, pruned: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Judged:
     """Both models on all evaluation images."""
     images: Images = job.split.evaluation
-    after = FloatModel(pruned, takes_batches=False)
+    before, after = job.asked(images, batch=BATCH), FloatModel(pruned, takes_batches=False)
     right = np.zeros(3)
     total = 0
     batches = stream(images, job.model.preprocess, batch=BATCH, skipped=skipped)
     for batch in stage.track(batches, total=-(-len(images) // BATCH)):
-        a, b = job.reference(batch.x).argmax(1), after(batch.x).argmax(1)
+        a, b = before(batch.x).argmax(1), after(batch.x).argmax(1)
         right += np.array([(a == batch.labels).sum(), (b == batch.labels).sum(), (a == b).sum()])
         total += len(batch.x)
     return Judged(total, *(right / max(total, 1)).tolist())

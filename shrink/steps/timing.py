@@ -34,13 +34,13 @@ def measure(job: Job, artifacts: Mapping[str, Artifact], stage: Stage) -> dict[s
     timed: dict[str, Timed] = {}
     for twin in stage.track(list(dict.fromkeys(target.float_twin for target in job.targets))):
         mine = [target.name for target in job.targets if target.float_twin == twin]
-        runs = {name: _inference(artifacts[name], noise) for name in dict.fromkeys((twin, *mine))}
+        runs = {name: inference(artifacts[name], noise) for name in dict.fromkeys((twin, *mine))}
         samples = interleave(runs, rng=rng)
         timed |= {name: _timed(samples[name], samples[twin] if name != twin else None) for name in mine}
     return timed
 
 
-def _inference(item: Artifact, x: NDArray[np.float32]) -> Callable[[], object]:
+def inference(item: Artifact, x: NDArray[np.float32]) -> Callable[[], object]:
     """One inference on one image (C, H, W)."""
     ready = item.candidate.encode(x.transpose(1, 2, 0))
     return lambda: item.candidate.engine.run(ready)

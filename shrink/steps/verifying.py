@@ -51,7 +51,7 @@ def verify(
         stream(images, job.model.preprocess, batch=BATCH, skipped=skipped), total=-(-len(images) // BATCH)
     )
     candidates = {name: item.candidate for name, item in wanted.items()}
-    answers = collect(batches, job.reference, candidates, _between(remade))
+    answers = collect(batches, job.asked(images, batch=BATCH), candidates, _between(remade))
     reference = answers.reference.argmax(1)
     accuracy = {
         name: judge(answers.labels, reference, scores.argmax(1), max_drop=job.recipe.max_drop / 100)
@@ -113,7 +113,10 @@ def _parities(job: Job, artifacts: Mapping[str, Artifact], answers: Answers, rem
     few = job.split.evaluation.subset(answers.indices[rows])
     x = np.concatenate([batch.x for batch in stream(few, job.model.preprocess, batch=BATCH)])
     floats = {name: item for name, item in artifacts.items() if item.target.precision == "fp32"}
-    wanted = answers.reference[rows] if remade is None else FloatModel(remade.graph, takes_batches=False)(x)
+    if remade is not None:
+        wanted = FloatModel(remade.graph, takes_batches=False)(x)
+    else:
+        wanted = answers.reference[rows] if job.whole is None else job.reference(x)
     return {name: _parity(name, item.candidate.run(x), wanted) for name, item in floats.items()}
 
 

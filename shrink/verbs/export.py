@@ -59,6 +59,15 @@ def export(
             metavar="LAYOUT", help="Of the image: nhwc or nchw. [default: the target's own]", show_default=False
         ),
     ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the image that the file takes; it is judged against the model at its own. "
+            "[default: the model's own]",
+            show_default=False,
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(metavar="POINTS", help="Loss of top-1 that is allowed. [default: 1.0]", show_default=False),
@@ -106,6 +115,7 @@ def export(
         "quantize": quantize,
         "input": input,
         "layout": layout,
+        "resolution": resolution,
         "max_drop": max_drop,
         "prune": prune,
         "prune_params": prune_params,

@@ -78,7 +78,7 @@ def test_a_damaged_pruned_model_is_refused(small: Path, tmp_path: Path, name: st
     with pytest.raises(ModelError):
         models.load(f"pruned:{tmp_path}")
     (tmp_path / name).unlink()
-    with pytest.raises(ModelError, match="is not a pruned model"):
+    with pytest.raises(ModelError, match="is not a pruned or tuned model"):
         models.load(f"pruned:{tmp_path}")
 
 

@@ -1,0 +1,123 @@
+"""The loop of one worker: a point, its result, the next point, until enough were tried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shrink.errors import Problem
+from shrink.progress import Progress, Stage, duration
+from shrink.search.front import describe, winner
+from shrink.search.goal import Figures, Look
+from shrink.search.points import Point
+from shrink.search.result import Result
+from shrink.search.study import Entry, GivenUpError, Study
+
+Make = Callable[[Point, Look, Stage], Result]
+"""Makes and judges a point; raises `GivenUpError` out of a look, or a Problem."""
+
+Tell = Callable[[str], None]
+"""Shows a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        trials: of the whole study, by all workers: those that ended with a result or were given up.
+        seconds: after which this worker begins no other; None: no limit.
+        waits: whether it waits for what others still work on.
+    """
+
+    trials: int
+    seconds: float | None = None
+    waits: bool = True
+
+
+def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tell) -> None:
+    """Try points until the study has enough.
+
+    Raises:
+        Problem: what the first trials of all failed for, where none came to anything.
+        KeyboardInterrupt: the trial that ran is written down as failed.
+    """
+    start = time.monotonic()
+    while (count := finished(study.entries())) < budget.trials:
+        study.end_stale()
+        if budget.seconds is not None and time.monotonic() - start >= budget.seconds:
+            tell(f"the time is up: {count} of {budget.trials} trials are done")
+            return
+        if count + _running(study.entries()) >= budget.trials:
+            if not _wait(study, budget, tell):
+                return
+            continue
+        try:
+            number, point = study.next()
+        except StopIteration:
+            tell("every point was tried")
+            return
+        one(study, number, point, make, progress, tell)
+        tell(_summary(study, number, budget, time.monotonic() - start))
+
+
+def one(study: Study, number: int, point: Point, make: Make, progress: Progress, tell: Tell) -> None:
+    """One trial, whatever becomes of it."""
+    start = time.monotonic()
+
+    def seconds() -> float:
+        return round(time.monotonic() - start, 2)
+
+    def look(what: str, best_case: Figures) -> None:
+        nearest = min((study.head.goal.gap(e.result.figures) for e in study.entries() if e.result), default=None)
+        if nearest is not None and study.head.goal.gap(best_case) > nearest:
+            study.given_up(number, best_case, what, seconds())
+            raise GivenUpError
+
+    try:
+        with progress.stage(f"trial {number}: {point}") as stage, study.alive(number):
+            try:
+                result = make(point, look, stage)
+                study.done(number, result, seconds())
+            except GivenUpError:
+                pass
+    except Problem as error:
+        study.failed(number, f"{error.what}: {error.why}")
+        if not any(entry.state in ("done", "given up") for entry in study.entries()):
+            raise
+    except BaseException as error:
+        study.failed(number, f"interrupted: {type(error).__name__}")
+        raise
+
+
+def finished(entries: list[Entry]) -> int:
+    """How many trials count: those that ended with a result or were given up."""
+    return sum(entry.state in ("done", "given up") for entry in entries)
+
+
+def _running(entries: list[Entry]) -> int:
+    return sum(entry.state == "running" for entry in entries)
+
+
+def _wait(study: Study, budget: Budget, tell: Tell) -> bool:
+    """For what others still work on; False where this worker need not."""
+    if not budget.waits:
+        return False
+    tell(f"waiting for {_running(study.entries())} trials of other workers")
+    time.sleep(study.lease.beat / 2)
+    return True
+
+
+def _summary(study: Study, number: int, budget: Budget, seconds: float) -> str:
+    """What became of a trial, the best so far, and how long the rest may take."""
+    entries = study.entries()
+    mine = next(entry for entry in entries if entry.number == number)
+    best, count = winner(study.head.goal, entries), finished(entries)
+    took = [entry.seconds for entry in entries if entry.seconds is not None]
+    ahead = max(0, budget.trials - count) * (sum(took) / max(len(took), 1)) / max(1, _running(entries) + 1)
+    if budget.seconds is not None:
+        ahead = min(ahead, max(0.0, budget.seconds - seconds))
+    so_far = "none keeps the limits yet" if best is None else f"best: trial {best.number}, {describe(best)}"
+    found = describe(mine) if mine.result else f"{mine.state}: {mine.why}"
+    return f"  {found}\n  {count} of {budget.trials} trials, about {duration(ahead)} left; {so_far}"

@@ -1,0 +1,120 @@
+"""`shrink search` on a small network: the winner, the same again by its recipe, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_cli import Ran, run_cli
+from small_worker import MODELS
+
+from device_runner.bundle import open_bundle
+from shrink import models
+from shrink.search.front import winner
+from shrink.search.study import read
+
+USUAL = ("--calibrate", 64, "--quantize", "fast", "--target", "onnx-fp32", "--prune", "2x", "--max-drop", 20)
+Search = Callable[..., Ran]
+
+
+@pytest.fixture
+def search(capfd: pytest.CaptureFixture[str], greys: Path, tmp_path: Path) -> Search:
+    """`shrink search` of a factory of `search_models`."""
+
+    def run(*options: object, factory: str = "grey", data: Path = greys) -> Ran:
+        model = ("--model", f"{MODELS}:{factory}", "--data", data)
+        return run_cli(capfd, "search", *model, *USUAL, "--out", tmp_path / "out", *options)
+
+    return run
+
+
+def sha256(bundle: Path) -> str:
+    return hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
+
+
+def test_the_winner_is_a_bundle_that_its_recipe_makes_again(
+    search: Search, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ran = search("--smaller", 1.2, "--trials", 3, "--resolution", 16, "--resolution", 12)
+    assert ran.code in (0, 3), ran.err  # 60 images decide little
+    head, entries, _ = read(str(out / "study.journal"))
+    best = winner(head.goal, entries)
+    assert best is not None and best.result is not None
+    assert 1 / best.result.figures.size_ratio >= 1.2 and f"{best.number} " in ran.out and "<- best" in ran.out
+    assert "3 of 3 trials" in ran.err and "the very file of trial" in ran.out
+    assert open_bundle(out / "winner" / "onnx-fp32").manifest.target == "onnx-fp32"
+    assert sha256(out / "winner" / "onnx-fp32") == best.result.files[0].sha256
+    for name in ("size.svg", "latency.svg"):
+        assert ElementTree.fromstring((out / name).read_text()).tag.endswith("svg")
+
+    again = run_cli(capfd, "export", "--recipe", out / "winner.toml", "--out", tmp_path / "again")
+    assert again.code == ran.code, again.err
+    assert sha256(tmp_path / "again" / "onnx-fp32") == sha256(out / "winner" / "onnx-fp32")
+    shown = run_cli(capfd, "search", "show", out / "study.journal", "--draw", tmp_path)
+    assert shown.code == 0 and "trials: 3 done" in shown.out and (tmp_path / "size.svg").is_file()
+    other = search("--trials", 3, "--force")
+    assert other.code == 2 and "is of another limits" in other.problem[0]
+
+
+def test_limits_that_nothing_keeps_name_the_closest(search: Search, tmp_path: Path) -> None:
+    ran = search("--size-mb", 0.0001, "--trials", 2, "--resolution", 16)
+    assert ran.code == 3 and not (tmp_path / "out" / "winner").exists()
+    assert "no trial keeps all limits; the closest is trial" in ran.out and "MB, 0.0001 allowed" in ran.out
+
+
+def test_an_image_size_that_the_model_does_not_take_is_left_out_and_another_model_is_refused(search: Search) -> None:
+    ran = search("--trials", 1, "--worker", factory="fixed")
+    assert ran.code == 0 and "not searched: 12 x 12 images: " in ran.err and "size of tensor" in ran.err
+    ran = search("--trials", 1)
+    assert ran.code == 2 and "is of another model" in ran.problem[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--target", "onnx-int9"), "unknown target 'onnx-int9'"),
+        (("--size-mb", "0"), "size_mb is 0"),
+        (("--max-drop", "101"), "max_drop is 101"),
+        (("--resolution", "12"), "does not take an input of shape"),
+        (("--prune", "1x"), "prune is '1x'"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_in_three_lines(search: Search, options: tuple[str, str], words: str) -> None:
+    ran = search(*options, factory="fixed")
+    assert ran.code == 2 and words in ran.problem[0]
+
+
+def test_files_that_go_together_must_all_keep_the_limits(search: Search, tmp_path: Path) -> None:
+    both = "onnx-fp32+onnx-int8"
+    assert search("--target", both, "--trials", 2, "--worker", "--resolution", 16).code == 0
+    _, entries, _ = read(str(tmp_path / "out" / "study.journal"))
+    (done,) = (entry for entry in entries if entry.result and entry.point.targets == both)
+    sizes = [file.size_bytes for file in done.result.files]
+    assert len(sizes) == 2 and done.result.figures.size_mb == max(sizes) / 1e6
+
+
+def test_a_recipe_may_ask_for_a_resolution(capfd: pytest.CaptureFixture[str], greys: Path, tmp_path: Path) -> None:
+    """The file takes 12 x 12, and what it is compared with is the model at 16 x 16."""
+    usual = ("--data", greys, "--target", "onnx-fp32", "--max-drop", 50, "--out", tmp_path / "out")
+    ran = run_cli(capfd, "export", f"{MODELS}:grey", *usual, "--resolution", 12)
+    assert ran.code in (0, 3), ran.err
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert any("judged against the model at its own 16 x 16" in note for note in report["notes"])
+    manifest = open_bundle(tmp_path / "out" / "onnx-fp32").manifest
+    assert manifest.input.shape == (1, 1, 12, 12) and manifest.preprocess.size == (12, 12)
+    labels = [(index % 4) for index in range(120)]  # of the pictures, in the order they were made
+    model = models.load(f"{MODELS}:grey")
+    right = 0
+    for index, label in enumerate(labels):
+        pixels = np.asarray(Image.open(greys / "val" / "abcd"[label] / f"{index:03}.png"), np.float32)
+        scores = model.module(torch.from_numpy((pixels / 255 - 0.5) / 0.5)[None, None])
+        right += int(scores.argmax()) == label
+    assert report["reference"]["top1"] == right / 120
