@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import fx
+
+from benchmarks.zoo_result import Effort
 from shrink.data.images import Images
 from shrink.data.split import Split
 from shrink.data.stream import SkipLog
@@ -9,7 +12,7 @@ from shrink.models import Model
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
 from shrink.steps.calibrating import calibrate
-from shrink.steps.capturing import capture_model, lower_all
+from shrink.steps.capturing import lower_all
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact, write
@@ -25,18 +28,22 @@ class OneFile(Job):
         return self.targets
 
 
-def make(model: Model, target: Target, calibration: Images) -> Artifact:
+def make(
+    model: Model, captured: fx.GraphModule, target: Target, calibration: Images, effort: Effort = "balanced"
+) -> Artifact:
     """Calibrate, quantize and write one file as the export does.
 
     Args:
         model: what to export.
+        captured: its graph; left as it is.
         target: what to make of it.
         calibration: images without labels.
+        effort: of quantization.
 
     Raises:
         Problem: as the export.
     """
-    recipe = ExportRecipe(model=model.spec, data=calibration.name, targets=(target.name,))
+    recipe = ExportRecipe(model=model.spec, data=calibration.name, targets=(target.name,), quantize=effort)
     job = OneFile(
         recipe=recipe,
         targets=(target,),
@@ -45,6 +52,6 @@ def make(model: Model, target: Target, calibration: Images) -> Artifact:
         split=Split(calibration, calibration, ()),
         notes=(),
     )
-    graphs = lower_all(job, capture_model(job))
+    graphs = lower_all(job, captured)
     with Quiet().stage("make") as stage:
         return write(job, graphs, calibrate(job, graphs, SkipLog(), stage), stage)[target.name]

@@ -22,7 +22,7 @@ from benchmarks.images import SHARED
 from benchmarks.loop import Again, Measured, run_rows
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Failure, Setting, Store
-from benchmarks.zoo_result import Ask
+from benchmarks.zoo_result import Ask, Effort
 
 CACHE = Path(tempfile.gettempdir(), "shrink-peers")
 TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
@@ -38,6 +38,7 @@ def main(
     target: Annotated[list[str] | None, typer.Option(help="Make only this file; repeatable.")] = None,
     calibrate: Annotated[int, typer.Option(help="Calibration images.")] = 32,
     judge: Annotated[int, typer.Option(help="Other images, for agreement with torch.")] = 16,
+    quantize: Annotated[Effort, typer.Option(help="Effort of our int8 files; --quick takes fast.")] = "balanced",
     peer: Annotated[list[str] | None, typer.Option(help="Only these peers; default all; 'none' for none.")] = None,
     peer_python: Annotated[str, typer.Option(help="Interpreter of the peers' environment.")] = sys.executable,
     rounds: Annotated[int, typer.Option(help="Fewest rounds of timing.")] = 50,
@@ -63,7 +64,7 @@ def main(
             spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
             targets=files, calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,
-            min_rounds=rounds, max_seconds=seconds, seed=seed,
+            min_rounds=rounds, max_seconds=seconds, seed=seed, quantize="fast" if quick else quantize,
         )
         for name in names
     }  # fmt: skip
@@ -77,7 +78,7 @@ def main(
 
 def settings(ask: Ask) -> dict[str, Setting]:
     """The part of the question that is worth keeping: no folders of this machine."""
-    kept = ("spec", "calibrate", "judge", "timing", "min_rounds", "max_seconds", "seed")
+    kept = ("spec", "calibrate", "judge", "timing", "min_rounds", "max_seconds", "seed", "quantize")
     return {name: getattr(ask, name) for name in kept} | {
         "targets": " ".join(ask.targets),
         "peers": " ".join(ask.peers),

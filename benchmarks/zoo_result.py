@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from benchmarks.rows import Failure
+
+Effort = Literal["fast", "balanced", "thorough"]
+"""What `shrink export --quantize` takes."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +29,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     min_rounds: int
     max_seconds: float  # of timing, per format
     seed: int
+    quantize: Effort  # of our own int8 files
 
 
 class Part(msgspec.Struct, kw_only=True):

@@ -34,6 +34,7 @@ from shrink.bench.latency import interleave
 from shrink.data.images import Images
 from shrink.data.stream import stream
 from shrink.errors import Problem
+from shrink.graph.capture import capture
 from shrink.inspect.ops import Format, Port
 from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.models import Model
@@ -102,11 +103,12 @@ def _ours(
     """The files of shrink that answer, and the content of all that could be made."""
     files: dict[str, Candidate] = {}
     contents: dict[str, bytes] = {}
+    captured = capture(model.module, model.input_shape)
     for target in map(targets.load, ask.targets):
         part = result.parts[target.name] = Part()
         with _failing(part), _seconds(part):
             _begin(part, "make", ask, result)
-            written = make(model, target, calibration)
+            written = make(model, captured, target, calibration, ask.quantize)
             part.changes, contents[target.name] = written.changes, written.model
             _describe(part, written.inspection)
             result.macs = max(result.macs, written.inspection.truth.macs)

@@ -1,8 +1,9 @@
-"""Layers with 8-bit weights behind float inputs, exactly those that the graph says.
+"""Int8 exactly where the graph says so.
 
-In its "dynamic" mode the converter also packs the weights of every layer that the graph left in float,
-depthwise convolutions among them, for which the delegate has no such kernel. In its strict mode it packs
-none: it leaves a dequantization in front of each. That one is taken out here.
+Left alone, the converter takes the dequantized value that a float op reads for its codes: it packs the weights of
+layers that the graph left in float, and makes products of two activations integer, which XNNPACK does not take, or
+which no runtime opens. In its strict mode it does none of this, but leaves a dequantization between 8-bit weights
+and a layer that reads floats. That one is taken out here.
 """
 
 from __future__ import annotations

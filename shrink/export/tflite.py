@@ -18,6 +18,7 @@ from shrink.export.half import check_half, halve_tflite
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.ports import Codes, only_codes, take_pixels
+from shrink.export.products import join_products
 from shrink.graph.shapes import input_shape
 
 
@@ -28,14 +29,12 @@ class Form:
     Attributes:
         pixels: dtype of a file that takes grey levels, as the graph must; None: it takes floats.
         half: whether the weights are held in 16 bits.
-        run_time: whether no activation is held in codes; only weights are, and inputs are quantized as they come.
         only_codes: whether codes go in and come out, with no op between them and the rest.
         wide: makes activations 16 bits wide; the numbers behind 8-bit constants.
     """
 
     pixels: Codes | None = None
     half: bool = False
-    run_time: bool = False
     only_codes: bool = False
     wide: Mapping[Key, Numbers] | None = None
 
@@ -64,14 +63,14 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
         any_config = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(any_config))
     example = torch.zeros(input_shape(graph_module))
-    with _quiet(), strict() if form.run_time else contextlib.nullcontext():
+    with _quiet(), strict() if quantized else contextlib.nullcontext():
         litert_torch.config.show_progress = False
         try:
             model = litert_torch.convert(graph_module.eval(), (example,), quant_config=config).model_content()
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
-    for wanted, rewrite in ((form.run_time, read_codes), (form.half, halve_tflite)):
+    for wanted, rewrite in ((quantized, read_codes), (True, join_products), (form.half, halve_tflite)):
         model = rewrite(model) if wanted else model
     model = model if form.wide is None else widen(model, form.wide)
     model = take_pixels(model, form.pixels) if form.pixels else model

@@ -44,7 +44,8 @@ def unify(graph_module: fx.GraphModule) -> None:
         rewrite = REWRITES.get(node.target)
         new = rewrite(node, *node.args, **node.kwargs) if rewrite else None
         if new is not None:
-            new.meta.update(node.meta)
+            if new not in node.all_input_nodes:
+                new.meta.update(node.meta)
             replace(node, new)
     for node in list(graph_module.graph.nodes):
         if node.target in CLAMPS:
@@ -106,6 +107,20 @@ def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node 
     return call(node, aten.add.Tensor, call(node, aten.mul.Tensor, x, -1), y) if alpha == 1 else None
 
 
+def _expand(node: fx.Node, x: fx.Node, size: Any, implicit: bool = False) -> fx.Node | None:
+    """Nothing, where every reader stretches the value itself; litert-torch 0.10 forgets to turn the axes of `size`."""
+    return x if node.users and all(_stretches(user, node, x) for user in node.users) else None
+
+
+def _stretches(user: fx.Node, node: fx.Node, by: fx.Node) -> bool:
+    """Whether an elementwise op gives the same shape when it reads `by` instead of `node`."""
+    shapes = [_shape(by if n is node else n) for n in user.args[:2] if isinstance(n, fx.Node)]
+    return user.target in BROADCASTING and list(torch.broadcast_shapes(*shapes)) == _shape(user)
+
+
+BROADCASTING = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+
 def _repeat(node: fx.Node, x: fx.Node, times: Any) -> fx.Node:
     shape = _shape(x)
     times = [1] * (len(shape) - len(times)) + list(times)  # of `tile`
@@ -127,6 +142,7 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.sub.Tensor: _add,
     aten.rsub.Scalar: _reversed_sub,
     aten.rsub.Tensor: _reversed_sub,
+    aten.expand.default: _expand,
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,
 }

@@ -12,7 +12,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
-from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
+from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
@@ -75,13 +75,13 @@ def _hold(node: fx.Node, args: tuple[Any, ...], plan: Plan) -> None:
     Where the node itself computes on codes its value exists in no other form, so all users read it.
     """
     readers = [user for user in node.users if node.name in plan.scheme.static or user.name in plan.scheme.static]
+    told = {"layer": node.meta.get("layer", ""), "shape": node.meta["shape"], "dtype": torch.float32}
     with node.graph.inserting_after(node):
         to_codes = node.graph.call_function(quantized.quantize_per_tensor.default, (node, *args))
-    with node.graph.inserting_after(to_codes):
-        back = node.graph.call_function(quantized.dequantize_per_tensor.default, (to_codes, *args))
-    for new in (to_codes, back):
-        new.meta.update(layer=node.meta.get("layer", ""), shape=node.meta["shape"], dtype=torch.float32)
-    for user in readers:
+    to_codes.meta.update(told)
+    for user in readers:  # one each: litert-torch 0.10 loses the shape of one that it has to transpose for two
+        back = call(user, quantized.dequantize_per_tensor.default, to_codes, *args)
+        back.meta.update(told)
         user.replace_input_with(node, back)
 
 

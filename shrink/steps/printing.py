@@ -49,7 +49,7 @@ def print_file(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chos
     if target.format == "onnx":
         return to_onnx(graph, pixels=pixels, half=half)
     wide = _constants(chosen) if chosen is not None and target.precision == "int16x8" else None
-    form = Form(pixels, half, run_time=target.ranges == "run-time", only_codes=target.io == "int8", wide=wide)
+    form = Form(pixels, half, only_codes=target.io == "int8", wide=wide)
     return to_tflite(graph, quantized=chosen is not None, form=form)
 
 

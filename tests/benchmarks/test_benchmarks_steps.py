@@ -10,6 +10,7 @@ from benchmarks.steps import make
 from device_runner.manifest import Preprocess
 from shrink import models, targets
 from shrink.data.stream import stream
+from shrink.graph.capture import capture
 
 ROOT = Path(__file__).parents[2]
 GREY = Preprocess(
@@ -21,7 +22,7 @@ def test_one_int8_file_answers_as_torch_does(tmp_path: Path) -> None:
     demo = ROOT / "recipes" / "demo"
     model = models.load(f"{demo}/models.py:cnn", checkpoint=demo / "cnn.safetensors", preprocess=GREY)
     images = some_images(tmp_path / "no shared folder", tmp_path, 40)
-    made = make(model, targets.load("onnx-int8"), images)
+    made = make(model, capture(model.module, model.input_shape), targets.load("onnx-int8"), images)
     assert made.target.name == "onnx-int8"
     assert made.inspection.truth.int8_mac_share > 0.9
     x = next(iter(stream(images, model.preprocess))).x

@@ -95,7 +95,7 @@ class Classic(nn.Module):
 
 
 class Misread(nn.Module):
-    """What litert-torch gets wrong without a word: `repeat`, `einsum` and a number minus a convolution."""
+    """What litert-torch gets wrong: `repeat`, `expand`, `einsum` and a number minus a convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,22 @@ class Misread(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = 1 - self.stem(x)
         x = 0.5 - self.mix(x.repeat(1, 2, 1, 1))
+        x = x * x.mean(-1, keepdim=True).expand_as(x)
         return self.head(torch.einsum("bchw,bcwk->bchk", x, x.softmax(-1)).flatten(1))
+
+
+class Products(nn.Module):
+    """Matrix products of values that are codes, as in LeViT, and a value of another layout that two layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 24, 3, 2), nn.Conv2d(8, 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.stem(x).flatten(2).chunk(3, 1)
+        weights = ((q.transpose(-2, -1) @ k) * 0.3).softmax(-1)
+        x = (v @ weights.transpose(-2, -1)).view(1, 8, 7, 7)
+        return self.head((x + self.mix(x)).mean((2, 3)))
 
 
 class Mixed(nn.Module):
@@ -122,7 +137,14 @@ class Mixed(nn.Module):
         return self.head((F.avg_pool2d(F.relu(x), 2) - F.relu6(x)[:, :, 1:4, 1:4]).flatten(1))
 
 
-NETS: dict[str, type[nn.Module]] = {"cnn": Cnn, "vit": Vit, "classic": Classic, "misread": Misread, "mixed": Mixed}
+NETS: dict[str, type[nn.Module]] = {
+    "cnn": Cnn,
+    "vit": Vit,
+    "classic": Classic,
+    "misread": Misread,
+    "mixed": Mixed,
+    "products": Products,
+}
 
 
 @dataclass(frozen=True)
@@ -193,9 +215,7 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]
         try:
             whole = target.io == "int8"
-            form = tflite_printer.Form(
-                half=half, run_time=target.ranges == "run-time", only_codes=whole, wide=wide if int16 else None
-            )
+            form = tflite_printer.Form(half=half, only_codes=whole, wide=wide if int16 else None)
             ready = with_entrance(graph_module, layout=target.layout)
             file = tflite_printer.to_tflite(ready, quantized=plan is not None, form=form)
         finally:

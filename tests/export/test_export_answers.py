@@ -22,8 +22,9 @@ QUANTIZED = {
     ("vit", "onnx-int8", "static"): 0.02,
     ("vit", "onnx-int8", None): 0.02,
     ("classic", "onnx-int8", None): 0.02,
+    ("products", "tflite-int8", None): 0.02,
 }
-FLOAT = [(net, form) for net in ("cnn", "vit", "misread") for form in ("tflite-fp32", "onnx-fp32")]
+FLOAT = [(net, form) for net in ("cnn", "vit", "misread", "products") for form in ("tflite-fp32", "onnx-fp32")]
 
 
 @pytest.mark.parametrize(("net", "target"), FLOAT)
@@ -76,10 +77,10 @@ def test_quantizing_costs_little(made: Printer, net: str, target: str) -> None:
     assert np.abs(item.answers(shown) - wanted).max() <= 0.1 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("net", ["cnn", "vit", "classic"])
+@pytest.mark.parametrize("net", ["cnn", "vit", "classic", "products"])
 def test_an_int8_tflite_file_is_one_partition_with_all_weights_in_int8(made: Printer, net: str) -> None:
     truth = inspect_bytes(made(net, "tflite-int8").file, "tflite", "file").truth
     assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
     products = sum(left.mac_share for left in truth.leftovers)  # of two activations
     assert truth.int8_mac_share == pytest.approx(1 - products)
-    assert (products > 0) == (net == "vit")
+    assert (products > 0) == (net in ("vit", "products"))

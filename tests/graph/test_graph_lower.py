@@ -79,6 +79,46 @@ def test_a_pool_to_more_than_one_cell_is_no_mean(size: Any) -> None:
     assert lowered(nn.AdaptiveAvgPool2d(size), "pool_to_mean") == ["adaptive_avg_pool2d.default"]
 
 
+# --- depthwise convolutions of many taps
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 9), st.integers(1, 9)).filter(lambda k: k[0] * k[1] > 25),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    copies=st.integers(1, 2),
+    bias=st.booleans(),
+)
+def test_a_large_depthwise_kernel_becomes_a_sum_of_small_ones(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int],
+    copies: int, bias: bool,
+) -> None:  # fmt: skip
+    conv = lively(nn.Conv2d(3, 3 * copies, kernel, stride, padding, dilation, 3, bias))
+    graph_module = capture(conv, (1, 3, 21, 20))
+    assert len(lower(graph_module, ["big_depthwise"])) == 1
+    found = same(graph_module, conv)
+    weights = [n.args[1].meta["shape"] for n in graph_module.graph.nodes if n.target is aten.conv2d.default]
+    assert sum(shape[2] for shape in weights) == kernel[0]
+    assert all(shape[2] * shape[3] <= 25 for shape in weights)
+    assert found.count("add.Tensor") == len(weights) - 1
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 4, 5, groups=4),
+        nn.Conv2d(4, 4, 7, groups=2),
+        nn.Conv2d(4, 4, 7),
+        nn.Conv2d(4, 4, (1, 26), groups=4),
+    ],
+    ids=["25 taps", "groups of two", "all channels", "a row of 26"],
+)
+def test_other_convolutions_stay_whole(conv: nn.Module) -> None:
+    assert lowered(conv, "big_depthwise", (1, 4, 27, 27)) == ["conv2d.default"]
+
+
 # --- numbers
 
 
