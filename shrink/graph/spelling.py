@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -115,7 +116,7 @@ def _expand(node: fx.Node, x: fx.Node, size: Any, implicit: bool = False) -> fx.
 def _stretches(user: fx.Node, node: fx.Node, by: fx.Node) -> bool:
     """Whether an elementwise op gives the same shape when it reads `by` instead of `node`."""
     shapes = [_shape(by if n is node else n) for n in user.args[:2] if isinstance(n, fx.Node)]
-    return user.target in BROADCASTING and list(torch.broadcast_shapes(*shapes)) == _shape(user)
+    return user.target in BROADCASTING and list(np.broadcast_shapes(*shapes)) == _shape(user)
 
 
 BROADCASTING = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
