@@ -12,6 +12,7 @@ from shrink.verbs import board, data, export, look, prune, reports, search, targ
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 targets_app = typer.Typer(no_args_is_help=True, help="Say what can be exported to.", rich_markup_mode=None)
+board_app = typer.Typer(no_args_is_help=True, help="Make a board ready to be measured on.", rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.", rich_markup_mode=None)
 
 app.command(short_help="Make verified bundles of a trained model.")(export.export)
@@ -25,6 +26,10 @@ app.command(short_help="Show what a run cost and brought, as a page.")(reports.r
 app.add_typer(targets_app, name="targets")
 targets_app.command("list")(targets.targets_list)
 targets_app.command("show", short_help="Show what a target computes in int8.")(targets.targets_show)
+app.add_typer(board_app, name="board")
+app.add_typer(board_app, name="target", hidden=True)  # the word for a board in other tools
+board_app.command("list")(board.board_list)
+board_app.command("setup", short_help="Prepare emulated boards.")(board.board_setup)
 app.add_typer(data_app, name="data")
 data_app.command("check", short_help="Say whether data is fit for a model.")(data.data_check)
 data_app.command("unpack")(data.data_unpack)

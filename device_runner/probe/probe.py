@@ -1,4 +1,4 @@
-"""One measurement: self-test, answers on images, times in turns with another bundle, memory, instructions' marks."""
+"""One measurement: self-test, answers on images, times in turns with another bundle, memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ from device_runner.errors import Problem
 from device_runner.golden import read_golden
 from device_runner.probe.facts import Watch, facts, memory_mb
 from device_runner.probe.images import read_images
-from device_runner.probe.markers import marked, no_collections
 from device_runner.probe.record import ProbeRecord, SelfTested, Side
 from device_runner.probe.timing import Limits, series, timed
 from device_runner.selftest import selftest
 
 BEST = 5  # scores kept of each image
 UNREAD = -1
-MARKED_REPEATS = 3
 STAGE_SAMPLES = 20
 DIGITS = 4  # of milliseconds: below a microsecond is noise
 
@@ -98,8 +96,6 @@ def measure(request: Request, say: Say) -> ProbeRecord:
         if request.against is not None:
             sides["against"] = _load(request.against, request, say)
         unread = _answer(sides, images, say)
-        for side in sides.values():
-            _mark(side)
         warm: tuple[bool, ...] = ()
         if here.emulated is None and request.repeats:
             warm = _time(sides, request, watch, say)
@@ -157,16 +153,6 @@ def _answer_one(side: _Loaded, data: bytes) -> None:
     side.answers.append(int(best[0]))
     side.scores.append(tuple((int(i), float(real[i])) for i in best))
     side.hashes.append(hashlib.sha256(np.ascontiguousarray(raw).data).hexdigest())
-
-
-def _mark(side: _Loaded) -> None:
-    """The parts of one image, marked for an emulator; the image is one of the bundle's own."""
-    data = side.golden_image
-    with no_collections():
-        for _ in range(MARKED_REPEATS):
-            x = marked("preprocess", partial(side.prepare, data))
-            raw = marked("invoke", partial(side.engine.run, x))
-            marked("postprocess", partial(side.real, raw))
 
 
 def _time(sides: dict[str, _Loaded], request: Request, watch: Watch, say: Say) -> tuple[bool, ...]:

@@ -26,6 +26,7 @@ class Board:
     copy_to: str = "{folder}"  # the last word of a copy
     pip: str = "{python} -m pip install"  # how a user installs there
     emulates: str | None = None  # the processor, if it is emulated
+    plugin: str = ""  # of the emulator, that counts instructions
     environment: dict[str, str] = field(default_factory=dict)  # of local commands, beside what they inherit
     complaints: tuple[Said, ...] = ()
 

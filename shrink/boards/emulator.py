@@ -47,6 +47,7 @@ def emulated(url: str, places: Places) -> Board:
         base=str(places.here),
         environment={"LD_LIBRARY_PATH": prepared["libraries"]} if prepared["libraries"] else {},
         emulates=cpu,
+        plugin=prepared["plugin"],
         pip=SETUP + " #",
     )
 

@@ -18,6 +18,12 @@ EXAMPLES = {
     "adb": "adb:SERIAL",
     "qemu": "qemu:cortex-a72",
 }
+SUMMARIES = {
+    "local": "this machine",
+    "ssh": "a Linux board, by the system's ssh and scp; first: shrink board trust URL",
+    "adb": "an Android device, by the system's adb; it needs a Python there",
+    "qemu": "an emulated ARM processor: answers and instruction counts, no times; first: shrink board setup qemu",
+}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}")
 SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}")

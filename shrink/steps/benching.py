@@ -20,6 +20,7 @@ from device_runner.probe.record import Facts, ProbeRecord, Side
 from shrink.bench import summary, worth
 from shrink.bench.result import Data, ImageRef, Measured, Place, Result
 from shrink.boards.board import Board
+from shrink.boards.counting import count, no_counts
 from shrink.boards.packing import pack, runner_files
 from shrink.boards.visit import Event, Hello, Visit
 from shrink.data.images import Images
@@ -27,10 +28,9 @@ from shrink.data.split import draw, load
 from shrink.errors import BoardError, DataError, LinkError, RequestError, StageError
 from shrink.progress import Progress, Stage
 
-STAGES = 4
 OLDEST_PYTHON = (3, 11)
 NEEDED = ("numpy", "pillow", "msgspec")
-PARTS = {"load and self-test": (0, 5), "answer images": (5, 50), "time": (50, 100)}
+PARTS = {"load and self-test": (0, 0), "answer images": (0, 50), "time": (50, 100)}
 """Part of the work on the board -> where it begins and ends, percent."""
 
 
@@ -57,6 +57,7 @@ class Packed:
     bundles: tuple[Bundle, ...]  # the candidate, and the one it is timed against
     data: Data
     files: Mapping[str, Path]
+    packed: tuple[str, ...]  # SHA-256 of the zip of each bundle
     runner: str
     arguments: tuple[str, ...]
 
@@ -78,7 +79,27 @@ def bench(asked: Request, board: Board, *, command: Sequence[str], progress: Pro
             record = _visit(board, packed, progress)
         except LinkError as lost:
             return _broken_off(asked, board, packed, command, str(lost.what))
-    return result_of(record, asked, board, packed, command)
+        why = no_counts(board, asked.threads)
+        if why is None:
+            with progress.stage(f"count instructions on {board.url}") as stage:
+                record = _counted(record, board, packed, Path(folder), stage)
+    return result_of(record, board, packed, command, why)
+
+
+def stages(board: Board) -> int:
+    """How many stages a measurement there shows."""
+    return 4 + (no_counts(board, 1) is None)
+
+
+def _counted(record: ProbeRecord, board: Board, packed: Packed, folder: Path, stage: Stage) -> ProbeRecord:
+    """The record with the instructions of each side; the files are those that the visit left in the board's store."""
+    store, counts = Path(board.base) / "store", []
+    for digest in stage.track(packed.packed):
+        counts.append(count(board, store / packed.runner, store / digest, folder / f"counts-{digest}"))
+    sides = {"candidate": record.candidate, "against": record.against}
+    found = {name: msgspec.structs.replace(side, instructions=n)
+             for (name, side), n in zip(sides.items(), counts, strict=False) if side is not None}  # fmt: skip
+    return msgspec.structs.replace(record, **found)
 
 
 def _visit(board: Board, packed: Packed, progress: Progress) -> ProbeRecord:
@@ -164,12 +185,12 @@ def _pack(asked: Request, folder: Path) -> Packed:
         unread={},
     )
     runner = pack(runner_files(), folder)
-    packed = [pack(bundle.files, folder) for bundle in bundles]
+    packed = tuple(pack(bundle.files, folder) for bundle in bundles)
     arguments = [f"@{packed[0]}", "--images", f"@{images}", "--threads", str(asked.threads)]
     arguments += ["--repeats", str(asked.repeats), "--seconds", str(asked.seconds), "--samples", str(asked.samples)]
     arguments += ["--pause", str(asked.pause_s), *(["--against", f"@{packed[1]}"] if len(packed) > 1 else [])]
     files = {digest: folder / digest for digest in (runner, images, *packed)}
-    return Packed(bundles, data, files, runner, tuple(arguments))
+    return Packed(bundles, data, files, packed, runner, tuple(arguments))
 
 
 def _refs(images: Images, encoded: Sequence[bytes]) -> Iterator[ImageRef]:
@@ -201,13 +222,16 @@ def choose(bundle: Bundle, asked: Request) -> tuple[Images, tuple[str, ...]]:
     return images.subset(chosen), (*split.notes, *notes)
 
 
-def result_of(record: ProbeRecord, asked: Request, board: Board, packed: Packed, command: Sequence[str]) -> Result:
-    """The record with its labels, summaries and verdict."""
+def result_of(
+    record: ProbeRecord, board: Board, packed: Packed, command: Sequence[str], no_counts: str | None
+) -> Result:
+    """The record with its labels, summaries and verdict. `no_counts`: why no instructions were counted."""
     labels = [image.label for image in packed.data.images]
     sides = [record.candidate, *filter(None, (record.against,))]
     if any(len(side.answers) != len(labels) for side in sides):
         raise StageError(f"{board.url} answered nonsense", "not one answer per image", "run it again")
-    measured = [_measured(side, bundle, labels) for side, bundle in zip(sides, packed.bundles, strict=True)]
+    pairs = zip(sides, packed.bundles, strict=True)
+    measured = [_measured(side, bundle, labels, no_counts) for side, bundle in pairs]
     verdict, reasons = worth.judge(record, measured[0].times)
     names = {f"{i:06}": image.ref for i, image in enumerate(packed.data.images)}
     unread = {names.get(name.partition(".")[0], name): why for name, why in record.unread.items()}
@@ -229,7 +253,7 @@ def result_of(record: ProbeRecord, asked: Request, board: Board, packed: Packed,
     )
 
 
-def _measured(side: Side, bundle: Bundle, labels: Sequence[int]) -> Measured:
+def _measured(side: Side, bundle: Bundle, labels: Sequence[int], no_counts: str | None) -> Measured:
     m = bundle.manifest
     if side.bundle_sha256 != bundle.sha256:
         raise StageError(
@@ -242,7 +266,7 @@ def _measured(side: Side, bundle: Bundle, labels: Sequence[int]) -> Measured:
         model_bytes=len(bundle.model),
         accuracy=summary.accuracy(side.answers, labels),
         times=summary.times(side.samples_ms),
-        no_instructions=None if side.instructions else "only an emulated board (qemu:CPU) counts them",
+        no_instructions=no_counts,
         **same,
     )
 

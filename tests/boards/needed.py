@@ -1,0 +1,34 @@
+"""Programs and preparations that some tests need, and what to say where they are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from shrink.boards.emulator import read_manifest
+from shrink.boards.places import places
+
+REQUIRED = "SHRINK_TEST_BOARDS"
+"""Set by .ci/run, which provides all of it: what is missing then is a failure, not a skip."""
+
+
+def _emulator() -> bool:
+    prepared = read_manifest(places(os.environ).emulator)
+    return bool(prepared and prepared["plugin"])
+
+
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "emulator": (_emulator, "run `shrink board setup qemu`, with a C compiler"),
+    "ssh": (lambda: all(map(shutil.which, ("ssh", "scp", "ssh-keygen", "ssh-keyscan"))), "apt install openssh-client"),
+    "adb": (lambda: shutil.which("adb") is not None, "apt install adb"),
+}
+
+
+def needs(name: str) -> None:
+    """Skip the test, or fail it where everything should be there."""
+    present, fix = NEEDS[name]
+    if not present():
+        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(f"there is no {name}: {fix}")
