@@ -12,6 +12,7 @@ import msgspec
 import tomli_w
 
 from shrink import pipeline
+from shrink.boards.places import Places
 from shrink.data.images import Images
 from shrink.files import check_free
 from shrink.models import Model
@@ -45,6 +46,7 @@ class Asked:
     epochs: tuple[int, ...]  # none: those of the recipe
     boards: tuple[str, ...]
     budget: Budget
+    places: Places  # where keys of boards and emulators are kept
     place: str  # of the study: a file or a URL
 
 
@@ -63,7 +65,7 @@ def search(asked: Asked, progress: Progress, tell: Callable[[str], None]) -> Fou
     Raises:
         Problem: one of the classes in `shrink.errors`.
     """
-    timing = clocks(asked.boards)
+    timing = clocks(asked.boards, asked.places, needed=asked.goal.timed)
     base = msgspec.structs.replace(asked.base, max_drop=asked.goal.max_drop)
     with one_thread_per_op():
         with progress.stage("load model and data"):

@@ -21,7 +21,7 @@ from shrink.data.stream import SkipLog, stream
 from shrink.progress import Stage
 from shrink.prune.cost import macs, parameters
 from shrink.recipe import ExportRecipe
-from shrink.search.clocks import Clock
+from shrink.search.clocks import Clock, Timed
 from shrink.search.goal import Figures, Look
 from shrink.search.points import Point, Space
 from shrink.search.result import Clocked, File, Result
@@ -32,7 +32,7 @@ from shrink.steps.pruning import calibration_tensor, settings
 from shrink.steps.sanity import FloatModel
 from shrink.steps.teaching import Lesson, prepare
 from shrink.steps.tuning import accelerator, train
-from shrink.steps.writing import Artifact, write
+from shrink.steps.writing import write
 from shrink.targets import Target
 from shrink.verify.judge import check_answers
 from shrink.verify.statistics import paired_interval
@@ -104,7 +104,7 @@ class Workbench:
     space: Space
     clocks: tuple[Clock, ...]
     _stations: dict[int, Station] = field(default_factory=dict)
-    _whole: dict[str, Artifact] = field(default_factory=dict)  # float target -> the file of the whole model
+    _whole: dict[str, Timed] = field(default_factory=dict)  # float target -> the file of the whole model
     _judges: Images | None = None
     _wanted: Answers | None = None  # of the whole float model to the judges
 
@@ -115,7 +115,8 @@ class Workbench:
         names = {name for names in self.space.targets for name in names.split("+")}
         twins = dict.fromkeys(targets.load(name).float_twin for name in sorted(names))
         job = replace(station.job, targets=tuple(map(targets.load, twins)))
-        self._whole = write(job, lower_all(job, station.captured), Calibrated({}, 0), stage)
+        files = write(job, lower_all(job, station.captured), Calibrated({}, 0), stage)
+        self._whole = {name: Timed(job, item) for name, item in files.items()}
 
     def make(self, point: Point, look: Look, stage: Stage) -> Result:
         """Make a point and judge it.
@@ -139,7 +140,7 @@ class Workbench:
             look(f"simulated {name} on few images", self._best_case(job, simulated))
         artifacts = write(job, graphs, calibrated, stage)
         answers = self._answers(job, {name: item.candidate.run for name, item in artifacts.items()}, self.judges)
-        files = tuple(self._file(item, answers[name], stage) for name, item in artifacts.items())
+        files = tuple(self._file(Timed(job, item), answers[name], stage) for name, item in artifacts.items())
         return Result(files=files, macs=macs(graph), parameters=parameters(graph))
 
     @property
@@ -202,23 +203,23 @@ class Workbench:
         before, now = self._wanted[: len(answers)] == labels, answers == labels
         return int((before & ~now).sum()), int((~before & now).sum())
 
-    def _file(self, item: Artifact, answers: Answers, stage: Stage) -> File:
-        whole = self._whole[item.target.float_twin]
+    def _file(self, file: Timed, answers: Answers, stage: Stage) -> File:
+        whole = self._whole[file.item.target.float_twin]
         lost, won = self._flips(answers)
         return File(
-            target=item.target.name,
-            sha256=hashlib.sha256(item.model).hexdigest(),
-            size_bytes=len(item.model),
-            size_ratio=len(item.model) / len(whole.model),
-            clocked=tuple(self._clocked(item, whole, stage)),
+            target=file.item.target.name,
+            sha256=hashlib.sha256(file.item.model).hexdigest(),
+            size_bytes=len(file.item.model),
+            size_ratio=len(file.item.model) / len(whole.item.model),
+            clocked=tuple(self._clocked(file, whole, stage)),
             images=len(answers),
             lost=lost,
             won=won,
         )
 
-    def _clocked(self, item: Artifact, whole: Artifact, stage: Stage) -> Iterator[Clocked]:
+    def _clocked(self, file: Timed, whole: Timed, stage: Stage) -> Iterator[Clocked]:
         for clock in stage.track(self.clocks):
-            median_ms, ratio = clock.time(item, whole, seed=self.base.seed)
+            median_ms, ratio = clock.time(file, whole, seed=self.base.seed)
             yield Clocked(board=clock.name, median_ms=median_ms, ratio=ratio)
 
 

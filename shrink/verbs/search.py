@@ -39,7 +39,12 @@ def search(
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option(metavar="BOARD", help="Where latency is measured; may be given more than once. [default: local]"),
+        typer.Option(
+            metavar="BOARD",
+            help="Where latency is measured, as for `shrink bench`; may be given more than once: limits hold "
+            "on each. [default: local]",
+            show_default=False,
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -118,6 +123,8 @@ def search(
     """
     if context.invoked_subcommand is not None:
         return
+    import os
+
     from shrink import recipe as recipes
     from shrink.quiet import chatter_aside
     from shrink.search.goal import Goal
@@ -137,6 +144,7 @@ def search(
     goal = Goal(max_drop=base.max_drop, size_mb=size_mb, latency_ms=latency_ms, smaller=smaller, faster=faster)
     with chatter_aside() as stream:
         from shrink import targets
+        from shrink.boards.places import places
         from shrink.progress import progress_on
         from shrink.search.run import Asked, check_out, search
         from shrink.search.work import Budget
@@ -146,7 +154,7 @@ def search(
         budget = Budget(trials, None if minutes is None else 60 * minutes, waits=not worker)
         place = study or str(out / "study.journal")
         varied = (alternatives, tuple(resolution or ()), tuple(epochs or ()))
-        asked = Asked(base, goal, *varied, tuple(on or ("local",)), budget, place)
+        asked = Asked(base, goal, *varied, tuple(on or ("local",)), budget, places(os.environ), place)
         if not worker:
             check_out(out, force=force)
 

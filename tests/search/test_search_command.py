@@ -16,9 +16,18 @@ from run_cli import Ran, run_cli
 from small_worker import MODELS
 
 from device_runner.bundle import open_bundle
-from shrink import models
+from shrink import models, targets
+from shrink.boards.kinds import board_of
+from shrink.boards.places import Places
+from shrink.progress import Quiet
+from shrink.recipe import ExportRecipe
+from shrink.search.clocks import There, Timed
 from shrink.search.front import winner
 from shrink.search.study import read
+from shrink.steps.calibrating import Calibrated
+from shrink.steps.capturing import capture_model, lower_all
+from shrink.steps.loading import load
+from shrink.steps.writing import write
 
 USUAL = ("--calibrate", 64, "--quantize", "fast", "--target", "onnx-fp32", "--prune", "2x", "--max-drop", 20)
 Search = Callable[..., Ran]
@@ -85,6 +94,7 @@ def test_an_image_size_that_the_model_does_not_take_is_left_out_and_another_mode
         (("--max-drop", "101"), "max_drop is 101"),
         (("--resolution", "12"), "does not take an input of shape"),
         (("--prune", "1x"), "prune is '1x'"),
+        (("--on", "toaster"), "'toaster' is no board"),
     ],
 )
 def test_what_cannot_be_searched_is_said_in_three_lines(search: Search, options: tuple[str, str], words: str) -> None:
@@ -118,3 +128,22 @@ def test_a_recipe_may_ask_for_a_resolution(capfd: pytest.CaptureFixture[str], gr
         scores = model.module(torch.from_numpy((pixels / 255 - 0.5) / 0.5)[None, None])
         right += int(scores.argmax()) == label
     assert report["reference"]["top1"] == right / 120
+
+
+def test_an_emulated_board_takes_no_limit_of_time(search: Search) -> None:
+    ran = search("--on", "qemu:cortex-a72", "--latency-ms", 20)
+    assert ran.code == 2 and ran.problem[0] == "a limit of time cannot be measured there"
+    assert "emulates" in ran.problem[1]
+
+
+def test_a_board_times_a_file_in_turns_with_the_whole_model(greys: Path, tmp_path: Path) -> None:
+    """A program of its own on this machine, as `shrink bench` starts it on any board."""
+    recipe = ExportRecipe(model=f"{MODELS}:grey", data=str(greys), targets=("onnx-fp32",), calibrate="64")
+    wanted = (targets.load("onnx-fp32"),)
+    job = load(recipe, wanted)
+    with Quiet().stage("write") as stage:
+        item = write(job, lower_all(job, capture_model(job)), Calibrated({}, 0), stage)["onnx-fp32"]
+    file = Timed(job, item)
+    clock = There(board_of("local", Places(tmp_path / "cache", tmp_path / "config")))
+    median_ms, ratio = clock.time(file, file, seed=0)
+    assert 0 < median_ms < 1000 and 0.2 < ratio < 5  # the same file: the ratio is about 1 on any machine
