@@ -7,6 +7,7 @@ can read /proc see it.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from device_runner.sources.readers import Picture, Spec
 MAX_SIDE = 16384
 MAX_PIXELS = 25_000_000
 MAX_LINES = 20  # of what it prints, per start
+SIZE = re.compile(rb"^\[graph \d+ input .*\[verbose\] w:(\d+) h:(\d+) ")  # it tells the size of every new picture
+TOLD = re.compile(rb"\[(?:error|fatal|panic)\] ")
 
 BEFORE: dict[Kind, tuple[str, ...]] = {  # options of the input
     "video": ("-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,matroska,webm,avi,mpegts,mpeg,h264,m4v"),
@@ -45,7 +48,7 @@ def frames(spec: Spec) -> Iterator[Picture]:
         "-nostdin",
         "-hide_banner",
         "-loglevel",
-        "error",
+        "level+verbose",
         *BEFORE[spec.kind],
         *_rtsp(spec),
         "-i",
@@ -58,10 +61,14 @@ def frames(spec: Spec) -> Iterator[Picture]:
         stderr=subprocess.PIPE,
     )
     assert child.stdout is not None and child.stderr is not None
-    teller = threading.Thread(target=_retell, args=(child.stderr, secrets(spec.url)), daemon=True)
+    sizes: set[tuple[bytes, bytes]] = set()
+    teller = threading.Thread(target=_retell, args=(child.stderr, secrets(spec.url), sizes), daemon=True)
     teller.start()
     try:
-        yield from ppm_frames(child.stdout)
+        for picture in ppm_frames(child.stdout):
+            if len(sizes) > 1:
+                raise SourceError("the picture changed its size", "ffmpeg would distort it", "it is read anew")
+            yield picture
         code = child.wait()
     finally:
         child.kill()
@@ -78,11 +85,21 @@ def _rtsp(spec: Spec) -> tuple[str, ...]:
     return ("-rtsp_transport", spec.transport, "-timeout", str(int(spec.timeout_s * 1e6)))
 
 
-def _retell(stream: IO[bytes], hidden: tuple[str, ...]) -> None:
-    """Pass on what ffmpeg prints: a few lines, without secrets or control characters."""
-    for i, line in enumerate(stream):
-        if i < MAX_LINES:
-            text = line[:500].decode("utf-8", "replace").strip()
+def _retell(stream: IO[bytes], hidden: tuple[str, ...], sizes: set[tuple[bytes, bytes]]) -> None:
+    """Pass on the errors that ffmpeg prints: a few lines, without secrets or control characters.
+
+    Args:
+        stream: its stderr.
+        hidden: what must not be shown.
+        sizes: gets every (width, height) that the source has had.
+    """
+    told = 0
+    for line in stream:
+        if size := SIZE.match(line):
+            sizes.add((size[1], size[2]))
+        if TOLD.search(line) and told < MAX_LINES:
+            told += 1
+            text = TOLD.sub(b"", line[:500]).decode("utf-8", "replace").strip()
             for secret in hidden:
                 text = text.replace(secret, "***")
             sys.stderr.write(f"ffmpeg: {''.join(c if c.isprintable() else '?' for c in redact(text))}\n")

@@ -191,6 +191,22 @@ def test_every_frame_of_a_video(tmp_path: Path):
 
 
 @needs_ffmpeg
+def test_a_picture_that_changes_its_size_is_not_distorted(tmp_path: Path):
+    """ffmpeg would stretch what follows to the size of the first frame, with another ratio of its sides."""
+    parts = [
+        make_film(tmp_path / f"{size}.ts", f"testsrc=size={size}:rate=10:duration=9") for size in ("64x48", "48x64")
+    ]
+    film = tmp_path / "both.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    source = Supervisor(Source(url=str(film)))
+    frames = 0
+    while source.next(10) is not None:
+        frames += 1
+    assert source.problem is not None and source.problem.what == "the picture changed its size"
+    assert 80 <= frames <= 95
+
+
+@needs_ffmpeg
 def test_a_playlist_that_calls_itself_a_video_opens_no_other_file(tmp_path: Path):
     inner = make_film(tmp_path / "inner.ts", "testsrc=size=64x48:rate=10:duration=1")
     playlist = tmp_path / "film.mp4"
@@ -215,7 +231,10 @@ def test_what_ffmpeg_prints_passes_without_the_password(capsys: pytest.CaptureFi
     from device_runner.sources.grammar import secrets
 
     url = "rtsp://joe:s3%24cret@cam/live"
-    lines = b"cannot open rtsp://joe:s3%24cret@cam/live\nlogin s3$cret \x1b[2J refused\n" + b"more\n" * 100
-    _retell(BytesIO(lines), secrets(url))
+    lines = b"[rtsp @ 0x1] [error] cannot open rtsp://joe:s3%24cret@cam/live\n[error] login s3$cret \x1b[2J refused\n"
+    graph = b"[graph 0 input from stream 0:0 @ 0x1] [verbose] w:96 h:64 pixfmt:yuv420p\n"
+    sizes: set[tuple[bytes, bytes]] = set()
+    _retell(BytesIO(lines + graph + b"[fatal] more\n" * 100), secrets(url), sizes)
     err = capsys.readouterr().err
+    assert sizes == {(b"96", b"64")} and "graph" not in err
     assert "cret" not in err and "\x1b" not in err and "cannot open rtsp://" in err and err.count("\n") == 20
