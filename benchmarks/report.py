@@ -17,6 +17,7 @@ from benchmarks.facts import BUSY
 from benchmarks.field.sentences import SENTENCES
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Row, Store, write_whole
+from benchmarks.search_tables import search
 from benchmarks.tables import NONE, geometric_mean, number, percent, table, times, tiny
 from benchmarks.zoo_result import Part, Result
 from shrink.report.schema import Artifact
@@ -333,6 +334,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "zoo": ("Zoo, random weights, one thread", zoo),
     "pruning": ("Pruned networks, fitted without labels", pruning),
     "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),
+    "search": ("Search", search),
     "coverage": ("Coverage, random weights, no timing", coverage),
 }
 
