@@ -63,9 +63,10 @@ def _cells(point: dict[str, Any], best: int | None) -> list[str]:
 
 def _workers(one: Row, two: Row) -> str:
     alone, both = one.result["wall_seconds"], two.result["wall_seconds"]
+    spent = f"{one.result['cpu_seconds']:.0f} and {two.result['cpu_seconds']:.0f} s of work"
     return (
         f"{one.settings['count']} trials by one worker {alone:.0f} s{_busy(one)}, by two {both:.0f} s{_busy(two)}: "
-        f"{both / alone:.2f} x the time ({one.result['cpu_seconds']:.0f} and {two.result['cpu_seconds']:.0f} s of work)."
+        f"{both / alone:.2f} x the time ({spent})."
     )
 
 

@@ -543,6 +543,8 @@ PUBLIC: Mapping[str, str] = {
     "shrink.report.terminal": "show",
     "shrink.runs.pairing": "pair",
     "shrink.runs.predictions": "Answered Predictions answered dump parse",
+    "shrink.search.run": "Asked export_winner search",
+    "shrink.search.study": "Study read",
     "shrink.targets": "Target load names",
     "shrink.verify.answers": "Answers Candidate collect relative_error",
     "shrink.verify.judge": "check_answers judge overall",

@@ -112,12 +112,8 @@ class Study:
         """All trials that began, but for proposals of points that were known."""
         return _entries(self._study)
 
-    def next(self) -> tuple[int, Point]:
-        """A point that no worker has tried: proposed, or drawn from those that are left.
-
-        Raises:
-            StopIteration: there is none left.
-        """
+    def next(self) -> tuple[int, Point] | None:
+        """A point that no worker has tried: proposed, or drawn from those that are left; None if none is."""
         known = {entry.point for entry in self.entries() if entry.state not in ("waiting", "failed")}
         for _ in range(REPEATS):
             number, point = self._ask()
@@ -126,7 +122,7 @@ class Study:
             self._end(number, TrialState.FAIL, {"repeats": True})
         left = [point for point in self.head.space.every() if point not in known]
         if not left:
-            raise StopIteration
+            return None
         self._study.enqueue_trial(_params(left[self._seed % len(left)], self.head.space))
         return self._ask()
 

@@ -40,7 +40,7 @@ def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tel
     """Try points until the study has enough.
 
     Raises:
-        Problem: what the first trials of all failed for, where none came to anything.
+        Problem: why no point can be made, in any precision.
         KeyboardInterrupt: the trial that ran is written down as failed.
     """
     start = time.monotonic()
@@ -53,16 +53,15 @@ def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tel
             if not _wait(study, budget, tell):
                 return
             continue
-        try:
-            number, point = study.next()
-        except StopIteration:
+        proposed = study.next()
+        if proposed is None:
             tell("every point was tried")
             return
-        one(study, number, point, make, progress, tell)
-        tell(_summary(study, number, budget, time.monotonic() - start))
+        attempt(study, *proposed, make, progress, tell)
+        tell(_summary(study, proposed[0], budget, time.monotonic() - start))
 
 
-def one(study: Study, number: int, point: Point, make: Make, progress: Progress, tell: Tell) -> None:
+def attempt(study: Study, number: int, point: Point, make: Make, progress: Progress, tell: Tell) -> None:
     """One trial, whatever becomes of it."""
     start = time.monotonic()
 
@@ -83,11 +82,13 @@ def one(study: Study, number: int, point: Point, make: Make, progress: Progress,
             except GivenUpError:
                 pass
     except Problem as error:
-        study.failed(number, f"{error.what}: {error.why}")
-        if not any(entry.state in ("done", "given up") for entry in study.entries()):
-            raise
+        study.given_up(number, Figures(), f"{error.what}: {error.why}", seconds())
+        entries = study.entries()
+        if finished(entries) >= len(study.head.space.targets) and not any(entry.result for entry in entries):
+            raise  # not even the whole model can be made, in no precision
     except BaseException as error:
         study.failed(number, f"interrupted: {type(error).__name__}")
+        tell(f"  trial {number} was stopped; the same command goes on with the others")
         raise
 
 

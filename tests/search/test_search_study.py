@@ -14,7 +14,7 @@ import pytest
 import small_worker
 from small_worker import HEAD, LEASE, result
 
-from shrink.errors import DataError, RequestError
+from shrink.errors import DataError, LoweringError, RequestError
 from shrink.progress import Quiet
 from shrink.search import journal
 from shrink.search.goal import Figures, Goal, Look
@@ -178,7 +178,9 @@ def test_a_database_is_a_study_too(tmp_path: Path) -> None:
 def test_silence_ends_a_trial_and_a_beat_keeps_it(tmp_path: Path) -> None:
     study = Study(str(tmp_path / "study.journal"), HEAD, seed=0, lease=LEASE)
     other = Study(str(tmp_path / "study.journal"), HEAD, seed=0, lease=LEASE)
-    number, _ = other.next()
+    proposed = other.next()
+    assert proposed is not None
+    number = proposed[0]
     assert study.end_stale(lambda: 0.0) == []  # seen for the first time
     with other.alive(number):
         wait_until(lambda: "beat" in study._study.get_trials()[number].user_attrs)
@@ -214,6 +216,23 @@ def test_a_point_that_cannot_come_nearer_is_given_up(tmp_path: Path) -> None:
         ("given up", "weighed"),
         ("done", ""),
     ]
+
+
+def test_what_cannot_be_made_in_one_precision_is_given_up_and_in_none_is_an_error(tmp_path: Path) -> None:
+    def make(point: Point, look: Look, stage: object) -> object:
+        if point.targets in refused:
+            raise LoweringError(f"no op for {point.targets}", "it has none", "take another")
+        return result(point)
+
+    study, refused = Study(str(tmp_path / "some.journal"), HEAD, seed=0), {"a", "b"}
+    work(study, make, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
+    found = {(e.point.targets, e.state) for e in study.entries()}
+    assert found == {("a", "given up"), ("b", "given up"), ("c", "done")}
+    points = [e.point for e in study.entries()]
+    assert len(points) == len(set(points)) == 6
+    study, refused = Study(str(tmp_path / "none.journal"), HEAD, seed=0), {"a", "b", "c"}
+    with pytest.raises(LoweringError, match="no op for c"):
+        work(study, make, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
 
 
 def test_an_interrupt_is_written_down_and_goes_on(tmp_path: Path) -> None:
