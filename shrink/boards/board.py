@@ -25,6 +25,7 @@ class Board:
     copy: tuple[str, ...] = ("cp", "--")  # words in front of the files to copy
     copy_to: str = "{folder}"  # the last word of a copy
     pip: str = "{python} -m pip install"  # how a user installs there
+    address: tuple[str, int] | None = None  # host and port, where it has one
     emulates: str | None = None  # the processor, if it is emulated
     plugin: str = ""  # of the emulator, that counts instructions
     environment: dict[str, str] = field(default_factory=dict)  # of local commands, beside what they inherit
@@ -43,13 +44,13 @@ class Board:
         """What to type to install packages there."""
         return f"{self.pip.format(python=shlex.join(self.python))} {packages}"
 
-    def explain(self, said: str, code: int | None) -> BoardError:
+    def explain(self, said: str, code: int | None, tool: str = "") -> BoardError:
         """The error behind what a tool wrote to stderr."""
         for pattern, why, fix in self.complaints:
             if re.search(pattern, said):
                 return BoardError(f"{self.url} cannot be used", why, fix.format(url=self.url))
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
-        why = f"{(self.reach or self.python)[0]} ended with {code}: {' '.join(last.split())[:300]}"
+        why = f"{tool or (self.reach or self.python)[0]} ended with {code}: {' '.join(last.split())[:300]}"
         return BoardError(f"{self.url} cannot be used", why, f"try `{shlex.join(self.running('--version'))}`")
 
 

@@ -98,6 +98,7 @@ def _ssh(url: str, places: Places) -> Board:
         pip=f"ssh {'-p ' + str(port) + ' ' if port != 22 else ''}{user + '@' if user else ''}{host} "
         "{python} -m pip install --user",
         complaints=SSH_SAYS + NO_PYTHON,
+        address=(host, port),
     )
 
 

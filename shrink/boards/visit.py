@@ -209,7 +209,7 @@ class Visit:
                 copy.wait()
             if copy.returncode:
                 said.seek(0)
-                raise self._board.explain(said.read(MAX_STDERR).decode("utf-8", "replace"), copy.returncode)
+                raise self._board.explain(said.read(MAX_STDERR).decode("utf-8", "replace"), copy.returncode, command[0])
 
     def _wait_for(self, copy: subprocess.Popen[bytes]) -> None:
         while True:

@@ -89,6 +89,47 @@ def board_list() -> None:
         say(f"{example:28} {SUMMARIES[kind]}")
 
 
+def board_trust(
+    url: Annotated[str, typer.Argument(metavar="URL", help="ssh://user@host[:port]")],
+    fingerprint: Annotated[
+        str | None, typer.Option(metavar="SHA256:...", help="Trust without asking, if it offers exactly this key.")
+    ] = None,
+) -> None:
+    """Show the fingerprint of an ssh board once, and trust it from then on; a board with another key is refused.
+
+    \b
+    Examples:
+      shrink board trust ssh://pi@raspberrypi.local
+      shrink board trust ssh://pi@10.0.0.7 --fingerprint SHA256:mSpZ...
+    """
+    import os
+
+    from shrink.boards import trust
+    from shrink.boards.kinds import board_of
+    from shrink.boards.places import places
+    from shrink.errors import BoardError, RequestError
+
+    kept = places(os.environ)
+    board = board_of(url, kept)
+    if board.address is None:
+        raise RequestError(f"{url} has no host key", "only ssh boards do", "shrink board trust ssh://user@host")
+    offered = trust.offered(board, *board.address)
+    before = trust.known(kept.known_hosts, *board.address)
+    for line in offered.fingerprints:
+        typer.echo(line, err=True)
+    if before and set(before) != set(offered.lines):
+        typer.echo("These are not the keys that were trusted before.", err=True)
+    if fingerprint is None:
+        question = "Are these the board's own? (on the board: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
+        if not typer.confirm(question, err=True):
+            raise BoardError(f"{url} is not trusted", "you said no", "compare the fingerprint on the board itself")
+    elif not any(line.split()[0] == fingerprint for line in offered.fingerprints):
+        raise BoardError(f"{url} is not trusted", f"it does not offer {fingerprint}", "ask who runs the board")
+    trust.keep(kept.known_hosts, *board.address, offered.lines)
+    say(f"trusted, in {kept.known_hosts}")
+    say(f"next: shrink bench BUNDLE --on {url}")
+
+
 def board_setup(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="qemu; the other kinds need no setup.")],
     again: Annotated[bool, typer.Option("--again", help="From the beginning, also if it was done before.")] = False,

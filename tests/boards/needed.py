@@ -11,8 +11,8 @@ import pytest
 from shrink.boards.emulator import read_manifest
 from shrink.boards.places import places
 
-REQUIRED = "SHRINK_TEST_BOARDS"
-"""Set by .ci/run, which provides all of it: what is missing then is a failure, not a skip."""
+REQUIRED = "ALL_PARTS"
+"""Set by .ci/run where it could install all of it: what is missing then is a failure, not a skip."""
 
 
 def _emulator() -> bool:
