@@ -47,7 +47,7 @@ class Board:
     def explain(self, said: str, code: int | None, tool: str = "") -> BoardError:
         """The error behind what a tool wrote to stderr."""
         for pattern, why, fix in self.complaints:
-            if re.search(pattern, said):
+            if re.search(pattern, f"{said}\nexit code {code}"):
                 return BoardError(f"{self.url} cannot be used", why, fix.format(url=self.url))
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
         why = f"{tool or (self.reach or self.python)[0]} ended with {code}: {' '.join(last.split())[:300]}"

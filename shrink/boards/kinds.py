@@ -31,7 +31,7 @@ PYTHON = re.compile(r"[A-Za-z0-9/_][A-Za-z0-9/._+-]{0,255}")
 
 NO_PYTHON: tuple[Said, ...] = (
     (
-        r"(?i)(python\S*: (inaccessible or )?(command )?not found|no such file or directory)",
+        r"(?i)(python\S*: (inaccessible or )?(command )?not found|no such file or directory|exit code 127)",
         "there is no Python at the name or path that was tried",
         "install python3 there, or say where it is: {url}?python=/path/to/python3",
     ),
