@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -41,6 +42,7 @@ class Walk:
         self.graph_module = graph_module
         self.values: dict[fx.Node, Any] = {}
         self._done: set[fx.Node] = set()
+        self._changed: Mapping[str, Tensor] = {}
         for node in graph_module.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = images.unsqueeze(1)
@@ -51,7 +53,21 @@ class Walk:
 
     def read(self, node: Any) -> Any:
         """The value of a node; a constant as it is now."""
-        return constant(self.graph_module, node) if is_constant(node) else self.values[node]
+        if not is_constant(node):
+            return self.values[node]
+        return self._changed[node.target] if node.target in self._changed else constant(self.graph_module, node)
+
+    def fork(self, constants: Mapping[str, Tensor]) -> Walk:
+        """Another walk that goes on from here, in which constants, by their targets, have other values."""
+        other = copy.copy(self)
+        other.values, other._done, other._changed = dict(self.values), set(self._done), constants
+        return other
+
+    def answers(self) -> Tensor:
+        """(N, classes), at the end of the walk."""
+        (output,) = (node for node in self.graph_module.graph.nodes if node.op == "output")
+        found: Tensor = self.values[output.args[0]]
+        return found.squeeze(1)
 
     def step(self, node: fx.Node) -> Any:
         """Compute one call; what nobody reads any more is dropped."""

@@ -1,7 +1,9 @@
 """Structured pruning: whole channels, heads and hidden units go, and the graph gets smaller and faster.
 
-`find_groups` says what can only go together, a score says what it is worth, `choose` how many of each go,
-`remove` takes them out of a copy, and `repair` and `imitate` fit what is left, all without labels.
+First what costs nothing: `drop_unread` leaves out places that nobody reads, `unfuse` gives queries, keys and values
+a width each, `turn` gathers what a head says in few coordinates. Then `find_groups` says what can only go together,
+a score says what it is worth, `choose` how many of each go, `remove` takes them out of a copy, and `repair` and
+`imitate` fit what is left, all without labels.
 """
 
 from __future__ import annotations
@@ -12,35 +14,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from shrink.errors import RecipeError, nearest
+from shrink.graph.edit import copied
 from shrink.prune import scores
 from shrink.prune.budget import Measure
 from shrink.prune.choose import choose
-from shrink.prune.cost import macs
+from shrink.prune.cost import macs, work
 from shrink.prune.groups import Coupling, Group, find_groups, weighted
-from shrink.prune.imitate import BATCH, imitate
+from shrink.prune.imitate import imitate
 from shrink.prune.measure import at_the_answers, divergence
 from shrink.prune.moments import moments
 from shrink.prune.plan import Plan, describe
+from shrink.prune.products import products
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
 from shrink.prune.surgeon import Curve, curves
+from shrink.prune.turn import turn
+from shrink.prune.unfuse import unfuse
+from shrink.prune.unread import drop_unread
 
 Score = Literal["error", "taylor", "magnitude", "random"]
 
 BATCH_BYTES = 2**31  # of values that live at once; decides how many images are run together
 ROWS = 32768  # in one least-squares fit
-TRIAL_MACS = 5e11  # for measuring removals at the answers
+TRIAL_WORK = 2e12  # for measuring removals at the answers, as `cost.work`; a minute on two cores
 TRIAL_IMAGES = (16, 256)  # at least, at most
 REPAIR_IMAGES = 512
 STEPS = 200  # of imitation
 FEWEST_STEPS = 50  # below it, imitation is left out
-TRAINING_MACS = 4e12  # for imitation: some minutes on two cores
+BATCHES = (64, 16)  # of imitation; the first with which it has enough steps
+TRAINING_WORK = 5e12  # for imitation, as `cost.work`: some minutes on two cores
 RATE = 1e-4
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -65,7 +74,8 @@ class Settings:
 class Ranked:
     """What may go, in which order, and what that costs: the same for every wish."""
 
-    coupling: Coupling
+    whole: fx.GraphModule  # answers as the graph that was given; what costs nothing is done
+    coupling: Coupling  # of `whole`
     curves: Mapping[Group, Curve]
     skipped: tuple[tuple[str, str], ...]  # layers that stay though nothing couples them, and why
 
@@ -114,7 +124,7 @@ def run(
     made = cut(graph_module, ranked, settings)
     if images is None or apply_only:
         return Pruned(made.graph, made.plan, smaller(made.plan))
-    fitted = refit(graph_module, ranked, made, images)
+    fitted = refit(ranked, made, images)
     return train(graph_module, fitted, images, seed=settings.seed, track=track)
 
 
@@ -127,9 +137,13 @@ def rank(
         RecipeError: a layer to keep that does not exist, or a score that needs images.
     """
     check_layers(graph_module, settings.keep)
-    coupling = find_groups(graph_module, keep=settings.keep)
-    curves, skipped = _ranked(graph_module, coupling, settings, images, track)
-    return Ranked(coupling, curves, tuple(skipped))
+    whole = copied(graph_module)
+    drop_unread(whole)
+    if settings.score == "error":
+        unfuse(whole)
+    coupling = find_groups(whole, keep=settings.keep)
+    curves, skipped = _ranked(whole, coupling, settings, images, track)
+    return Ranked(whole, coupling, curves, tuple(skipped))
 
 
 def cut(graph_module: fx.GraphModule, ranked: Ranked, settings: Settings) -> Cut:
@@ -138,20 +152,23 @@ def cut(graph_module: fx.GraphModule, ranked: Ranked, settings: Settings) -> Cut
     Raises:
         RecipeError: the wish cannot be met.
     """
-    measure, multiple_of = settings.measure, settings.multiple_of
-    dead, left = choose(
-        graph_module, ranked.coupling, ranked.curves, measure=measure, ratio=settings.ratio, multiple_of=multiple_of
-    )
-    if left > settings.ratio:
-        raise _out_of_reach(settings, left, ranked.coupling)
-    small = remove(graph_module, ranked.coupling, dead)
+    whole, measure = ranked.whole, settings.measure
+    gained = macs(graph_module) / macs(whole) if measure == "macs" else 1.0
+    ratio, multiple_of = settings.ratio * gained, settings.multiple_of
+    dead, left = choose(whole, ranked.coupling, ranked.curves, measure=measure, ratio=ratio, multiple_of=multiple_of)
+    if left > ratio:
+        raise _out_of_reach(settings, left / gained, ranked.coupling)
+    small = remove(whole, ranked.coupling, dead)
     words = {"wish": settings.wish, "score": settings.score}
-    return Cut(small, describe(graph_module, small, ranked.coupling, dead, **words, skipped=ranked.skipped), dead)
+    plan = describe(graph_module, small, ranked.coupling, dead, **words, skipped=ranked.skipped)
+    return Cut(small, msgspec.structs.replace(plan, macs_unread=macs(graph_module) - macs(whole)), dead)
 
 
 def smaller(plan: Plan) -> tuple[str, ...]:
     """What a plan does, in words."""
-    return (f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates",)
+    unread = plan.macs_unread / plan.macs_before
+    free = f"; {unread:.1%} went for places that nobody reads, which changes no answer" if unread else ""
+    return (f"pruned to {plan.macs_after / plan.macs_before:.1%} of the multiply-accumulates{free}",)
 
 
 def check_layers(graph_module: fx.GraphModule, layers: Sequence[str]) -> None:
@@ -181,7 +198,10 @@ def images_at_once(graph_module: fx.GraphModule) -> int:
 def _ranked(
     graph_module: fx.GraphModule, coupling: Coupling, settings: Settings, images: Tensor | None, track: Track
 ) -> tuple[Mapping[Group, Curve], list[tuple[str, str]]]:
-    """A curve for every group that may lose units, and those that have none, with the reason."""
+    """A curve for every group that may lose units, and those that have none, with the reason.
+
+    For the score "error" the heads of the graph are turned in place.
+    """
     if settings.score == "magnitude":
         return scores.curves_of(scores.magnitude(graph_module, coupling), settings.ranking), []
     if settings.score == "random":
@@ -196,9 +216,10 @@ def _ranked(
         found = scores.taylor(graph_module, coupling, ((x, None) for x in batches))
         return scores.curves_of(found, settings.ranking), []
     gathered = moments(graph_module, batches, per_image=max(16, ROWS // len(images[:REPAIR_IMAGES])))
-    removals = curves(graph_module, coupling, gathered)
+    turn(graph_module, gathered)
+    removals = curves(graph_module, coupling, gathered, products(graph_module))
     skipped = [
-        (group.name, "no layer that can be fitted reads these channels")
+        (group.name, "nothing that can be judged reads these channels")
         for group in coupling.groups
         if group not in removals
     ]
@@ -210,19 +231,18 @@ def _ranked(
 
 
 def _trial_images(graph_module: fx.GraphModule, trials: int) -> int:
-    affordable = int(TRIAL_MACS / max(1, trials * macs(graph_module)))
+    affordable = int(TRIAL_WORK / max(1, trials * work(graph_module)))  # two of each, half of the graph on average
     least, most = TRIAL_IMAGES
     return min(max(least, min(affordable, most)), images_at_once(graph_module))
 
 
-def refit(whole: fx.GraphModule, ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
+def refit(ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
     """Fit what is left by least squares. Images that no fit has seen judge whether that helped.
 
     Args:
-        whole: the graph that was cut.
         images: (N, C, H, W) calibration images, without labels.
     """
-    held_out = min(max(1, len(images) // 8), TRIAL_IMAGES[1], images_at_once(whole))
+    whole, held_out = ranked.whole, _held_out(ranked.whole, images)
     some = images[: min(REPAIR_IMAGES, len(images) - held_out, max(1, images_at_once(whole) // 2))]
     repaired = remove(whole, ranked.coupling, made.dead)
     repair(whole, repaired, ranked.coupling, made.dead, some, per_image=max(16, ROWS // len(some)))
@@ -234,20 +254,31 @@ def refit(whole: fx.GraphModule, ranked: Ranked, made: Cut, images: Tensor) -> P
 
 
 def train(whole: fx.GraphModule, fitted: Pruned, images: Tensor, *, seed: int, track: Track = _untracked) -> Pruned:
-    """Train what was fitted to answer as the whole graph; the graph of `fitted` is changed.
+    """Train a copy of what was fitted to answer as the whole graph; images that it has not seen judge it.
 
     Left out where it would take long.
     """
-    steps = min(STEPS, int(TRAINING_MACS / (BATCH * (macs(whole) + 3 * macs(fitted.graph)))))
-    if steps < FEWEST_STEPS:
+    each = work(whole) + 3 * work(fitted.graph)
+    plans = [(batch, min(STEPS, int(TRAINING_WORK / (batch * each)))) for batch in BATCHES]
+    batch, steps = next((plan for plan in plans if plan[1] >= FEWEST_STEPS), (0, 0))
+    if not steps:
         return replace(fitted, changes=(*fitted.changes, "no training: it would take long on a model of this size"))
+    held_out, trained = _held_out(whole, images), copied(fitted.graph)
     with torch.enable_grad():
         imitate(
-            whole, fitted.graph, images, steps=steps, rate=RATE, rng=np.random.default_rng(seed),
+            whole, trained, images[:-held_out], steps=steps, batch=batch, rate=RATE, rng=np.random.default_rng(seed),
             track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
         )  # fmt: skip
-    done = f"trained for {steps} batches of {BATCH} to answer as the whole model, without labels"
-    return replace(fitted, changes=(*fitted.changes, done))
+    before, after = (divergence(whole, graph, images[-held_out:]) for graph in (fitted.graph, trained))
+    kept = "" if after < before else "not kept: "
+    done = f"{kept}trained for {steps} batches of {batch} to answer as the whole model: {before:.3g} -> {after:.3g}"
+    graph = trained if after < before else fitted.graph
+    return replace(fitted, graph=graph, changes=(*fitted.changes, done))
+
+
+def _held_out(whole: fx.GraphModule, images: Tensor) -> int:
+    """How many of the images, the last, judge."""
+    return min(max(1, len(images) // 8), TRIAL_IMAGES[1], images_at_once(whole))
 
 
 def _out_of_reach(settings: Settings, left: float, coupling: Coupling) -> RecipeError:

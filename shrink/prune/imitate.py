@@ -18,7 +18,6 @@ from torch.nn import functional
 from shrink.graph.batch import batched
 from shrink.graph.training import make_parameters
 
-BATCH = 64
 WARMUP = 0.1  # share of the steps in which the rate rises
 
 
@@ -28,6 +27,7 @@ def imitate(
     images: Tensor,
     *,
     steps: int,
+    batch: int,
     rate: float,
     rng: np.random.Generator,
     track: Callable[[Iterator[int]], Iterator[int]] = lambda steps: steps,
@@ -37,7 +37,8 @@ def imitate(
     Args:
         whole: the teacher.
         images: (N, C, H, W), normalized.
-        steps: batches of 64.
+        steps: how many batches.
+        batch: images in each.
         rate: of Adam at its highest.
         rng: draws and mixes.
     """
@@ -46,7 +47,7 @@ def imitate(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     teacher, student = batched(whole), batched(small)
     for _ in track(iter(range(steps))):
-        x = mixed(images, rng)
+        x = mixed(images, batch, rng)
         with torch.no_grad():
             wanted = teacher(x)
         loss = functional.mse_loss(_centred(student(x)), _centred(wanted))
@@ -58,11 +59,11 @@ def imitate(
     small.requires_grad_(False)
 
 
-def mixed(images: Tensor, rng: np.random.Generator) -> Tensor:
+def mixed(images: Tensor, batch: int, rng: np.random.Generator) -> Tensor:
     """A batch, half of it as it is and half mixed with another image by a share drawn evenly."""
-    first, second = (torch.from_numpy(rng.integers(len(images), size=BATCH)) for _ in range(2))
-    share = torch.from_numpy(rng.uniform(0.5, 1, BATCH).astype(np.float32))
-    share[: BATCH // 2] = 1
+    first, second = (torch.from_numpy(rng.integers(len(images), size=batch)) for _ in range(2))
+    share = torch.from_numpy(rng.uniform(0.5, 1, batch).astype(np.float32))
+    share[: batch // 2] = 1
     share = share.reshape(-1, *[1] * (images.dim() - 1))
     return share * images[first] + (1 - share) * images[second]
 

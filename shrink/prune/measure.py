@@ -1,24 +1,28 @@
 """What a removal costs at the model's answers: the scale that makes errors of different layers comparable.
 
 How much a layer's own output changes says little about the answers: a residual block may lose half of
-its output unnoticed while another may not. So half of each group is removed on trial, its readers refitted,
-and the change of the answers is measured, without labels.
+its output unnoticed while another may not. So a quarter and then half of each group are removed on trial, the
+readers refitted, and the change of the answers is measured, without labels.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.batch import batched
+from shrink.graph.batch import Walk, batched
+from shrink.graph.edit import is_constant
 from shrink.prune.groups import Group
-from shrink.prune.remove import get, put
+from shrink.prune.remove import get
 from shrink.prune.surgeon import Curve, Removal
 
 LEAST = 1e-7  # divergence; below it the trial images did not notice
+STEEPEST = 4.0  # power of the layer's own error that the divergence may follow
+FLATTEST = 0.5
 
 
 def at_the_answers(
@@ -33,42 +37,75 @@ def at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    wanted = _answers(graph_module, images)
-    found = {}
-    for group in track(removals):
-        removal = removals[group]
-        curve, middle = removal.curve, max(1, len(group.units) // 2)
-        changed = _divergence(wanted, _answers(_trial(graph_module, group, removal), images))
-        scale = max(changed, LEAST) / max(float(curve.cost[middle]), LEAST)
-        found[group] = Curve(curve.order, curve.cost * scale)
-    return found
+    walk = Walk(graph_module, images)
+    calls = walk.calls()
+    first = {group: _first(calls, group) for group in removals}
+    tried: dict[Group, list[tuple[int, Tensor]]] = {}
+    done = 0
+    for group in track(sorted(removals, key=first.__getitem__)):
+        for node in calls[done : first[group]]:  # what comes before is the same for all trials
+            walk.step(node)
+        done = first[group]
+        tried[group] = [
+            (count, _rest(walk.fork(_without(graph_module, group, removals[group], count)), calls[done:]))
+            for count in removals[group].readers
+        ]
+    wanted = _rest(walk, calls[done:])
+    return {
+        group: scaled(removals[group].curve, [(count, _divergence(wanted, given)) for count, given in answers])
+        for group, answers in tried.items()
+    }
+
+
+def scaled(curve: Curve, measured: Iterable[tuple[int, float]]) -> Curve:
+    """A curve as c e^p of its own costs e, through two measured costs (units gone, cost).
+
+    The power is held between `FLATTEST` and `STEEPEST`; then the curve goes through the second.
+    """
+    (few, low), (many, high) = [(count, max(cost, LEAST)) for count, cost in measured]
+    own = np.maximum(curve.cost, 0)
+    rise = math.log(max(own[many], 1e-12) / max(own[few], 1e-12)) if many > few else 0.0
+    power = math.log(high / low) / rise if rise > 1e-6 else 1.0
+    power = min(max(power, FLATTEST), STEEPEST)
+    return Curve(curve.order, high * (own / max(own[many], 1e-12)) ** power)
 
 
 def divergence(whole: fx.GraphModule, small: fx.GraphModule, images: Tensor) -> float:
     """Mean Kullback-Leibler divergence of the answers of `small` from those of `whole`, in nats."""
-    return _divergence(_answers(whole, images), _answers(small, images))
-
-
-def _answers(graph_module: fx.GraphModule, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return batched(graph_module)(images).log_softmax(1)
+        wanted, given = (batched(graph)(images).log_softmax(1) for graph in (whole, small))
+    return _divergence(wanted, given)
+
+
+def _first(calls: list[fx.Node], group: Group) -> int:
+    """The first call that reads a constant of the group."""
+    targets = {target for target, _ in group.constants}
+    return next(
+        i
+        for i, node in enumerate(calls)
+        if any(is_constant(source) and source.target in targets for source in node.all_input_nodes)
+    )
+
+
+def _rest(walk: Walk, calls: list[fx.Node]) -> Tensor:
+    for node in calls:
+        walk.step(node)
+    return walk.answers().log_softmax(1)
 
 
 def _divergence(wanted: Tensor, given: Tensor) -> float:
     return float((wanted.exp() * (wanted - given)).sum(1).mean())
 
 
-def _trial(graph_module: fx.GraphModule, group: Group, removal: Removal) -> fx.GraphModule:
-    """The graph with zeros for the first half of a group, and the weights of its readers refitted to that."""
-    shared = {id(tensor): tensor for tensor in (*graph_module.parameters(), *graph_module.buffers())}
-    trial = copy.deepcopy(graph_module, shared)
-    gone = removal.curve.order[: len(group.units) // 2]
+def _without(graph_module: fx.GraphModule, group: Group, removal: Removal, count: int) -> dict[str, Tensor]:
+    """Constants with zeros for the first units of a group, and the weights of its readers refitted to that."""
+    changed: dict[str, Tensor] = {}
+    gone = removal.curve.order[:count]
     for (target, axis), at in group.constants.items():
-        value = get(trial, target).clone()
+        value = changed.setdefault(target, get(graph_module, target).clone())
         value.movedim(axis, 0)[torch.from_numpy(at[gone].flatten())] = 0
-        put(trial, target, value)
-    for node, weight in removal.half.items():
-        put(trial, str(node.args[1].target), weight[:, :-1].reshape(node.args[1].meta["shape"]).contiguous())  # type: ignore[union-attr]
+    for node, weight in removal.readers[count].items():
+        changed[str(node.args[1].target)] = weight[:, :-1].reshape(node.args[1].meta["shape"]).contiguous()  # type: ignore[union-attr]
         if len(node.args) > 2 and isinstance(node.args[2], fx.Node):
-            put(trial, str(node.args[2].target), weight[:, -1].contiguous())
-    return trial
+            changed[str(node.args[2].target)] = weight[:, -1].contiguous()
+    return changed

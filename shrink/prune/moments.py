@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from shrink.graph.batch import Walk
 from shrink.graph.convolution import convolution, patches
-from shrink.graph.edit import is_constant
+from shrink.graph.edit import constant, is_constant
 
 aten = torch.ops.aten
 LARGEST = 4608  # inputs per output; above it a (K, K) matrix costs more than it can bring
@@ -25,6 +25,14 @@ def fits(node: fx.Node) -> bool:
         return False
     c = convolution(node)
     return is_constant(c.weight) and c.groups == 1 and math.prod(c.weight.meta["shape"][1:]) < LARGEST
+
+
+def flat_weight(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """Weight and bias of a layer as (O, K + 1)."""
+    weight = constant(graph_module, node.args[1]).flatten(1)
+    bias = node.args[2] if len(node.args) > 2 else None
+    last = weight.new_zeros(len(weight)) if bias is None else constant(graph_module, bias)
+    return torch.cat([weight, last[:, None]], 1)
 
 
 def input_rows(node: fx.Node, x: Tensor, per_image: int) -> Tensor:

@@ -22,7 +22,7 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerCost(msgspec.Struct, frozen=True, kw_only=True):
-    """One convolution or linear before and after."""
+    """One convolution or linear before and after; parts of one that was taken apart count together."""
 
     layer: str
     weight_before: tuple[int, ...]
@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     score: str
     macs_before: int
     macs_after: int
+    macs_unread: int = 0  # of those that went: for places that nobody reads, which changes no answer
     parameters_before: int
     parameters_after: int
     cuts: tuple[Cut, ...]
@@ -99,13 +100,27 @@ def _cuts(coupling: Coupling, dead: NDArray[np.bool_]) -> Iterator[Cut]:
 
 
 def _layers(whole: fx.GraphModule, small: fx.GraphModule) -> Iterator[LayerCost]:
-    twins = {node.name: node for node in small.graph.nodes}
-    for old in weighted(whole):
-        new = twins[old.name]
+    after = _by_layer(small)
+    for layer, nodes in _by_layer(whole).items():
         yield LayerCost(
-            layer=old.meta.get("layer", "") or old.name,
-            weight_before=tuple(old.args[1].meta["shape"]),  # type: ignore[union-attr]
-            weight_after=tuple(new.args[1].meta["shape"]),
-            macs_before=macs_of(old),
-            macs_after=macs_of(new),
+            layer=layer,
+            weight_before=_weight(nodes),
+            weight_after=_weight(after[layer]),
+            macs_before=sum(map(macs_of, nodes)),
+            macs_after=sum(map(macs_of, after[layer])),
         )
+
+
+def _by_layer(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
+    """Convolutions and linears; a layer may be used twice, or have been taken apart."""
+    found: dict[str, list[fx.Node]] = {}
+    for node in weighted(graph_module):
+        found.setdefault(node.meta.get("layer", "") or node.name, []).append(node)
+    return found
+
+
+def _weight(nodes: Sequence[fx.Node]) -> tuple[int, ...]:
+    """Shape of the weights of a layer together."""
+    shapes = {str(node.args[1].target): node.args[1].meta["shape"] for node in nodes}  # type: ignore[union-attr]
+    first = next(iter(shapes.values()))
+    return (sum(shape[0] for shape in shapes.values()), *first[1:])

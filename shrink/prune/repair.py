@@ -17,9 +17,8 @@ from torch import Tensor, fx
 from shrink.graph.batch import Walk
 from shrink.graph.edit import add_constant
 from shrink.prune.groups import Coupling
-from shrink.prune.moments import fits, input_rows, output_rows
+from shrink.prune.moments import fits, flat_weight, input_rows, output_rows
 from shrink.prune.remove import put
-from shrink.prune.surgeon import flat_weight
 from shrink.prune.trace import shape_of
 
 aten = torch.ops.aten

@@ -3,25 +3,28 @@
 For a layer y = W x with second moments H of x, removing the inputs S and refitting the others costs
 tr(W_S inv(inv(H)_SS) W_S'), and the refitted weights are W - W_S inv(inv(H)_SS) inv(H)_S (Hassibi & Stork,
 "Optimal Brain Surgeon", 1993; Kurtic et al., "ZipLM", 2023, removes structures so). Greedy: after each
-removal the others are judged again.
+removal the others are judged again. Channels that meet in a product of two values, as queries and keys do,
+cost their share of the product, and nothing is refitted for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from shrink.graph.edit import constant
 from shrink.prune.groups import Coupling, Group
-from shrink.prune.moments import Moments
+from shrink.prune.moments import Moments, flat_weight
+from shrink.prune.products import Product, whole_heads
 
 DAMPING = 1e-3  # of the mean diagonal; moments of few rows have no inverse
 STEPS = 64  # how often the units of a group are judged anew
+TRIED = (1 / 4, 1 / 2)  # shares of a group whose removal is tried on the answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,15 +37,25 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Removal:
-    """A curve, and the weights of the readers when half of the units are gone."""
+    """A curve, and the weights of the readers when some of the units are gone."""
 
     curve: Curve
-    half: Mapping[fx.Node, Tensor]  # reader -> (O, K + 1), the bias last
+    readers: Mapping[int, Mapping[fx.Node, Tensor]]  # units gone -> reader -> (O, K + 1), the bias last
+
+
+class _Reader(Protocol):
+    """What uses the units of a group."""
+
+    def costs(self, left: Tensor) -> Tensor:
+        """(len(left),) what each of these units costs, as a share of the output's power."""
+
+    def drop(self, units: Tensor) -> None:
+        """These are gone."""
 
 
 @dataclass(slots=True)
-class _Reader:
-    """A layer that reads the units, with what is left to remove."""
+class _Layer:
+    """A layer that is refitted, with what is left to remove."""
 
     node: fx.Node
     weight: Tensor  # (O, K + 1)
@@ -51,7 +64,6 @@ class _Reader:
     power: float  # mean square of the output about its mean
 
     def costs(self, left: Tensor) -> Tensor:
-        """(len(left),) what each of these units costs, as a share of the output's power."""
         at = self.columns[left]
         blocks = self.inverse[at[:, :, None], at[:, None, :]]  # (u, s, s)
         weights = self.weight[:, at].permute(1, 2, 0)  # (u, s, O)
@@ -66,37 +78,48 @@ class _Reader:
         self.weight[:, at] = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """A product of two values in which the units meet, such as queries and keys."""
+
+    shares: Tensor  # (n,) of the product's mean square
+
+    def costs(self, left: Tensor) -> Tensor:
+        return self.shares[left]
+
+    def drop(self, units: Tensor) -> None:
+        """The others stay as they are."""
+
+
 def remove_in_order(
-    graph_module: fx.GraphModule, group: Group, gathered: Mapping[fx.Node, Moments], *, damping: float = DAMPING
+    graph_module: fx.GraphModule,
+    group: Group,
+    gathered: Mapping[fx.Node, Moments],
+    products: Sequence[Product] = (),
+    *,
+    damping: float = DAMPING,
 ) -> Removal | None:
-    """The order and costs of removing a group's units; None if no layer that reads them was gathered."""
-    readers = _readers(graph_module, group, gathered, damping)
+    """The order and costs of removing a group's units; None if nothing that reads them can be judged."""
+    layers = _layers(graph_module, group, gathered, damping)
+    readers: list[_Reader] = [*layers, *_meetings(graph_module, group, gathered, products)]
     if not readers:
         return None
     count = len(group.units)
     left, order, cost = torch.arange(count), [], [0.0]
-    half: dict[fx.Node, Tensor] = {}
+    tried: dict[int, Mapping[fx.Node, Tensor]] = {}
     while len(left):
         costs = sum((reader.costs(left) for reader in readers), start=torch.zeros(len(left), dtype=torch.float64))
-        chosen = costs.argsort()[: max(1, count // STEPS)]
+        chosen = costs.argsort(stable=True)[: max(1, count // STEPS)]
         for reader in readers:
             reader.drop(left[chosen])
         order += left[chosen].tolist()
         cost += costs[chosen].clamp_min(0).tolist()
-        if not half and len(order) >= count // 2:
-            half = {reader.node: reader.weight.to(torch.float32) for reader in readers}
+        if len(tried) < len(TRIED) and len(order) >= TRIED[len(tried)] * count:
+            tried[len(order)] = {layer.node: layer.weight.to(torch.float32) for layer in layers}
         keep = torch.ones(len(left), dtype=torch.bool)
         keep[chosen] = False
         left = left[keep]
-    return Removal(Curve(np.array(order), np.cumsum(cost)), half)
-
-
-def flat_weight(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
-    """Weight and bias of a layer as (O, K + 1)."""
-    weight = constant(graph_module, node.args[1]).flatten(1)
-    bias = node.args[2] if len(node.args) > 2 else None
-    last = weight.new_zeros(len(weight)) if bias is None else constant(graph_module, bias)
-    return torch.cat([weight, last[:, None]], 1)
+    return Removal(Curve(np.array(order), np.cumsum(cost)), tried)
 
 
 def input_columns(node: fx.Node, channels: NDArray[np.int64]) -> Tensor:
@@ -111,9 +134,9 @@ def readers_of(group: Group, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     return [node for node in nodes if (str(node.args[1].target), 1) in group.constants]  # type: ignore[union-attr]
 
 
-def _readers(
+def _layers(
     graph_module: fx.GraphModule, group: Group, gathered: Mapping[fx.Node, Moments], damping: float
-) -> list[_Reader]:
+) -> list[_Layer]:
     found = []
     for node in readers_of(group, list(gathered)):
         second = gathered[node].second.to(torch.float64)
@@ -123,7 +146,19 @@ def _readers(
         ridge = _ridge(gathered[node], damping) * second.diagonal()[:-1].mean().clamp_min(1e-12)
         damped = second + ridge * torch.eye(len(second), dtype=torch.float64)
         columns = input_columns(node, group.constants[str(node.args[1].target), 1])  # type: ignore[union-attr]
-        found.append(_Reader(node, weight, torch.linalg.inv(damped), columns, max(power, 1e-12)))
+        found.append(_Layer(node, weight, torch.linalg.inv(damped), columns, max(power, 1e-12)))
+    return found
+
+
+def _meetings(
+    graph_module: fx.GraphModule, group: Group, gathered: Mapping[fx.Node, Moments], products: Sequence[Product]
+) -> list[_Meeting]:
+    found = []
+    for product in products:
+        rows = group.constants.get(product.left.place)
+        known = product.left.layer in gathered and product.right.layer in gathered
+        if rows is not None and known and not whole_heads(product.left, iter(rows)):  # nobody asks a head that is gone
+            found.append(_Meeting(product.shares(graph_module, gathered)[torch.from_numpy(rows)].sum(1)))
     return found
 
 
@@ -134,8 +169,11 @@ def _ridge(inputs: Moments, least: float) -> float:
 
 
 def curves(
-    graph_module: fx.GraphModule, coupling: Coupling, gathered: Mapping[fx.Node, Moments]
+    graph_module: fx.GraphModule,
+    coupling: Coupling,
+    gathered: Mapping[fx.Node, Moments],
+    products: Sequence[Product] = (),
 ) -> dict[Group, Removal]:
-    """The removal of every group that has a measured reader."""
-    found = {group: remove_in_order(graph_module, group, gathered) for group in coupling.groups}
+    """The removal of every group that has a reader which can be judged."""
+    found = {group: remove_in_order(graph_module, group, gathered, products) for group in coupling.groups}
     return {group: removal for group, removal in found.items() if removal is not None}

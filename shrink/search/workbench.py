@@ -157,7 +157,7 @@ class Workbench:
         ranked = station.ranked(stage)
         made = prune.cut(station.captured, ranked, asked)
         look("count of weights", _least_size(job, made.plan.parameters_after))
-        fitted = prune.refit(station.captured, ranked, made, station.images)
+        fitted = prune.refit(ranked, made, station.images)
         look("refitted, on few images", _after_training(self._best_case(job, fitted.graph)))
         small = prune.train(
             station.captured, fitted, station.images, seed=asked.seed, track=lambda items, _: stage.track(list(items))

@@ -24,6 +24,7 @@ from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
+from shrink.steps.threads import threads_per_op, workers
 
 BATCH = 32
 MOST_IMAGES = 1024  # that are held in memory
@@ -50,7 +51,8 @@ def prune_graph(
         return stage.track(list(items))
 
     images = calibration_tensor(job, skipped)
-    return prune.run(captured, settings(job.recipe), images, apply_only=plan_only, track=track)
+    with threads_per_op(workers()):  # one graph at a time, on many images
+        return prune.run(captured, settings(job.recipe), images, apply_only=plan_only, track=track)
 
 
 def settings(recipe: ExportRecipe) -> prune.Settings:
@@ -117,6 +119,8 @@ def table(plan: Plan) -> Iterator[str]:
     yield ""
     for declined, layers in _reasons(plan).items():
         yield f"stays: {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if len(layers) > 3 else ''}: {declined}"
+    if plan.macs_unread:
+        yield f"of the MACs, {plan.macs_unread:,} go for places that nobody reads: this changes no answer"
     macs, parameters = plan.macs_after / plan.macs_before, plan.parameters_after / plan.parameters_before
     yield f"MACs        {plan.macs_before:>15,} -> {plan.macs_after:>15,}  {macs:6.1%}, {1 / macs:.2f}x fewer"
     yield f"parameters  {plan.parameters_before:>15,} -> {plan.parameters_after:>15,}  {parameters:6.1%}"

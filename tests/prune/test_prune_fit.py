@@ -17,10 +17,10 @@ from shrink.prune.cost import macs, parameters
 from shrink.prune.groups import find_groups
 from shrink.prune.imitate import imitate, mixed
 from shrink.prune.measure import at_the_answers
-from shrink.prune.moments import Moments, moments
+from shrink.prune.moments import Moments, flat_weight, moments
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
-from shrink.prune.surgeon import curves, flat_weight, remove_in_order
+from shrink.prune.surgeon import curves, remove_in_order
 
 
 def pictures(count: int = 32, seed: int = 3) -> Tensor:
@@ -122,7 +122,7 @@ def test_imitation_brings_the_answers_nearer() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test).softmax(1)
     cut = (batched(small)(test).softmax(1) - wanted).square().mean()
-    imitate(whole, small, pictures(), steps=20, rate=1e-3, rng=np.random.default_rng(0))
+    imitate(whole, small, pictures(), steps=20, batch=64, rate=1e-3, rng=np.random.default_rng(0))
     assert (batched(small)(test).softmax(1) - wanted).square().mean() < 0.5 * cut
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert not any(parameter.requires_grad for parameter in small.parameters())
@@ -130,7 +130,7 @@ def test_imitation_brings_the_answers_nearer() -> None:
 
 def test_half_of_a_mixed_batch_is_unmixed() -> None:
     images = pictures(5)
-    batch = mixed(images, np.random.default_rng(0))
+    batch = mixed(images, 64, np.random.default_rng(0))
     whole = [any(torch.equal(image, picture) for picture in images) for image in batch]
     assert all(whole[: len(whole) // 2]) and not all(whole)
 

@@ -237,7 +237,7 @@ def test_the_number_of_threads_is_restored(error: type[Exception] | None) -> Non
     torch.set_num_threads(before + 1)
     try:
         try:
-            with threads.one_thread_per_op():
+            with threads.threads_per_op(1):
                 assert torch.get_num_threads() == 1
                 if error is not None:
                     raise error
