@@ -23,6 +23,8 @@ from shrink.steps.loading import load
 from shrink.steps.printing import check_input
 from shrink.steps.remaking import remake
 from shrink.steps.reporting import Outcome, build_report
+from shrink.steps.rounding import train_rounded
+from shrink.steps.teaching import prepare
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.timing import measure
 from shrink.steps.verifying import verify
@@ -63,10 +65,11 @@ def export(
             job = load(recipe, wanted)
         with clock.stage(" and ".join(_making(recipe)) + " graph") as stage:
             captured = capture_model(job)
-            remade = remake(job, captured, skipped, stage)
+            lesson = prepare(job, captured, skipped, stage)
+            remade = remake(job, lesson, captured, skipped, stage)
             graphs = lower_all(job, captured if remade is None else remade.graph)
         with clock.stage("calibrate and quantize") as stage:
-            calibrated = calibrate(job, graphs, skipped, stage)
+            calibrated = train_rounded(job, lesson, calibrate(job, graphs, skipped, stage), stage)
         with clock.stage("write files") as stage:
             artifacts = write(job, graphs, calibrated, stage)
         with clock.stage("verify on the real runtimes") as stage:
@@ -169,7 +172,9 @@ def tune(
         pruned = pruning.prune_graph(job, captured, skipped, stage)
     with clock.stage("train") as stage:
         small = captured if pruned is None else pruned.graph
-        tuned = tuning.tune_resumably(job, captured, small, skipped, stage, out=out, resume=resume)
+        lesson = prepare(job, captured, skipped, stage)
+        assert lesson is not None, "there is something to train"
+        tuned = tuning.tune_resumably(job, lesson, small, stage, out=out, resume=resume)
     if tuned is None:
         return None
     with one_thread_per_op(), clock.stage("compare") as stage:

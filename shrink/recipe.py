@@ -35,6 +35,8 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "keep": ("a list of layers, whose channels all stay", 'keep = ["layer1", "head"]'),
     "tune": ("a table", "[tune]"),
     "tune.epochs": ("a number of passes over the training images, 0 to 10000", "epochs = 3"),
+    "tune.qat": ("a number of passes with 8-bit rounding in it, 0 to 10000", "qat = 1"),
+    "tune.qat_rate": ("the highest learning rate of these, above 0", "qat_rate = 1e-4"),
     "tune.loss": ("kl, dist or mse", 'loss = "kl"'),
     "tune.temperature": ("a number above 0 that softens the classes", "temperature = 2.0"),
     "tune.labels": ("the share of the loss that looks at labels, 0 to 1", "labels = 0.3"),
@@ -43,7 +45,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "tune.views": ("a number of augmentations of each image, at least 1", "views = 4"),
     "tune.batch": ("a number of images per step, a multiple of 8", "batch = 64"),
     "tune.accumulate": ("a number of parts that a step is computed in, at least 1", "accumulate = 2"),
-    "tune.rate": ("the highest learning rate, above 0", "rate = 1e-3"),
+    "tune.rate": ("the highest learning rate, above 0", "rate = 3e-4"),
     "tune.precision": ("no, bf16 or fp16", 'precision = "bf16"'),
     "tune.teacher": ("text that names a model", 'teacher = "timm:resnet50"'),
     "tune.teacher_checkpoint": ("the path of a file", 'teacher_checkpoint = "teacher.safetensors"'),
@@ -66,6 +68,8 @@ OPTIONAL = ("preprocess.crop",)
 
 TUNE_RANGES: Mapping[str, tuple[float, float]] = {
     "epochs": (0, 10_000),
+    "qat": (0, 10_000),
+    "qat_rate": (1e-9, 1e3),
     "temperature": (1e-3, 1e3),
     "labels": (0, 1),
     "views": (1, 10_000),
@@ -83,7 +87,9 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
         RecipeError: a value is out of its range.
     """
 
-    epochs: int = 0  # passes over the training images; 0: none
+    epochs: int = 0  # passes over the training images in float; 0: none
+    qat: int = 0  # further passes with the rounding to 8 bits in it; 0: none
+    qat_rate: float = 1e-4
     loss: Literal["kl", "dist", "mse"] = "kl"
     temperature: float = 2.0
     labels: float = 0.0  # share of the loss that looks at labels
@@ -92,7 +98,7 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
     views: int = 4  # different augmentations; the teacher answers each once
     batch: int = 64
     accumulate: int = 1
-    rate: float = 1e-3
+    rate: float = 3e-4
     precision: Literal["no", "bf16", "fp16"] = "no"
     teacher: str | None = None  # None: the model before pruning
     teacher_checkpoint: str | None = None

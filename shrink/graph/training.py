@@ -13,12 +13,16 @@ class Network(nn.Module):
 
     What is so in a captured graph stays so in training: batch norms are folded into the layers before them, so no
     statistic of a batch enters; dropout and stochastic depth are gone, so the same image gives the same scores.
+
+    Args:
+        own: copy the graph and make weights of its constants; or else it has parameters already, and they are trained.
     """
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, *, own: bool = True) -> None:
         super().__init__()
-        self.graph_module = copied(graph_module)
-        make_parameters(self.graph_module)
+        self.graph_module = copied(graph_module) if own else graph_module
+        if own:
+            make_parameters(self.graph_module)
         self._run = batched(self.graph_module)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -26,7 +30,7 @@ class Network(nn.Module):
         return self._run(images)
 
     def finished(self) -> fx.GraphModule:
-        """The graph with the weights as they are now, frozen."""
+        """The graph with the weights as they are now, frozen: this very one."""
         return self.graph_module.requires_grad_(False)
 
 

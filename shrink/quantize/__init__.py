@@ -12,6 +12,7 @@ from shrink.quantize.apply import apply
 from shrink.quantize.equalize import channel_axes
 from shrink.quantize.image import image_range
 from shrink.quantize.ladder import Rung, climb
+from shrink.quantize.learn import Learner
 from shrink.quantize.plan import Plan
 from shrink.quantize.ranges import Range
 from shrink.quantize.rungs import EFFORTS
@@ -25,6 +26,7 @@ from shrink.targets import Target
 __all__ = [
     "Chosen",
     "Cost",
+    "Learner",
     "Observed",
     "Plan",
     "Range",
@@ -84,6 +86,26 @@ class Chosen:
     def changes(self) -> tuple[str, ...]:
         """What is quantized, in words."""
         return _changes(self.plan)
+
+    def learner(self) -> Learner:
+        """The same, to be trained."""
+        return Learner(self.state, self.tools.target)
+
+    def learned(self, state: State, what: str, *, kept: bool) -> Chosen:
+        """The same after training.
+
+        Args:
+            state: the trained one.
+            what: was done, in words.
+            kept: whether it is better, by the judge of the training.
+        """
+        rung = Rung(what, self.tools.error(state), kept, "" if kept else "no epoch was better than the start")
+        return replace(self, state=state if kept else self.state, rungs=(*self.rungs, rung))
+
+    def declined(self, what: str, why: str) -> Chosen:
+        """The same, with a note of what was asked for and not done."""
+        least = min((rung.error for rung in self.rungs if rung.kept), default=0.0)
+        return replace(self, rungs=(*self.rungs, Rung(what, least, kept=False, why=why)))
 
     def costs(self) -> list[Cost]:
         """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""

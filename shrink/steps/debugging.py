@@ -31,6 +31,8 @@ from shrink.steps.calibrating import Calibrated, calibrate
 from shrink.steps.capturing import Lowered, capture_model, lower_all
 from shrink.steps.loading import Job, Rules, load
 from shrink.steps.remaking import remake
+from shrink.steps.rounding import train_rounded
+from shrink.steps.teaching import prepare
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.verifying import LARGEST_PARITY
 from shrink.steps.writing import Artifact, write
@@ -80,10 +82,11 @@ def debug(path: Path, *, model: str | None, progress: Progress) -> Diagnosis:
             _check_weights(job, bundle)
         with progress.stage("capture graph") as stage:
             captured = capture_model(job)
-            remade = remake(job, captured, SkipLog(), stage)
+            lesson = prepare(job, captured, SkipLog(), stage)
+            remade = remake(job, lesson, captured, SkipLog(), stage)
             graphs = lower_all(job, captured if remade is None else remade.graph)
         with progress.stage("calibrate and quantize") as stage:
-            calibrated = calibrate(job, graphs, SkipLog(), stage)
+            calibrated = train_rounded(job, lesson, calibrate(job, graphs, SkipLog(), stage), stage)
         with progress.stage("write files") as stage:
             artifacts = write(job, graphs, calibrated, stage)
         with progress.stage("compare the steps"):

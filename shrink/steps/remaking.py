@@ -11,6 +11,7 @@ from shrink.progress import Stage
 from shrink.prune.plan import Plan
 from shrink.steps.loading import Job
 from shrink.steps.pruning import prune_graph
+from shrink.steps.teaching import Lesson
 from shrink.steps.tuning import tune_graph
 
 
@@ -24,11 +25,11 @@ class Remade:
     stages: tuple[tuple[str, fx.GraphModule], ...]  # what each step left, in words and as a graph
 
 
-def remake(job: Job, captured: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Remade | None:
+def remake(job: Job, lesson: Lesson | None, captured: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Remade | None:
     """The graph pruned, then trained; None if neither is asked for."""
     pruned = prune_graph(job, captured, skipped, stage)
     small = captured if pruned is None else pruned.graph
-    tuned = tune_graph(job, captured, small, skipped, stage)
+    tuned = tune_graph(job, lesson, small, stage)
     if pruned is None and tuned is None:
         return None
     done = (() if pruned is None else pruned.changes) + (() if tuned is None else tuned.changes)

@@ -17,7 +17,7 @@ from shrink.data.held import Held, hold
 from shrink.data.images import Images
 from shrink.data.split import draw
 from shrink.data.stream import SkipLog
-from shrink.errors import DataError, ModelError
+from shrink.errors import DataError, ModelError, RecipeError
 from shrink.graph.batch import batched
 from shrink.graph.capture import capture
 from shrink.graph.head import with_head, without_head
@@ -26,8 +26,9 @@ from shrink.progress import Stage
 from shrink.recipe import Tune
 from shrink.steps.loading import NEW_HEAD, Job
 from shrink.tune.head import fit_head
+from shrink.tune.settings import Settings
 from shrink.tune.teacher import Teacher
-from shrink.tune.views import Data
+from shrink.tune.views import GROUP, Data
 
 CHOOSES = (10, 1024)  # one of so many training images is held out to choose the best epoch, at most so many
 
@@ -41,23 +42,52 @@ class Lesson:
         data: most of them.
         held_out: the others.
         teacher: None: only labels count.
+        where: processes and devices.
     """
 
     images: Images
     data: Data
     held_out: Data
     teacher: Teacher | None
+    where: Accelerator
 
 
-def prepare(job: Job, whole: fx.GraphModule, skipped: SkipLog, stage: Stage, where: Accelerator) -> Lesson:
-    """Decode the images, and find the teacher.
+def accelerator(asked: Tune) -> Accelerator:
+    """Where training runs: what `accelerate launch` says, else the GPU if there is one, else the CPU.
 
     Raises:
+        RecipeError: a batch that cannot be shared out evenly.
+    """
+    found = Accelerator(mixed_precision=asked.precision)
+    parts = asked.accumulate * found.num_processes
+    if asked.batch % (GROUP * parts):
+        raise RecipeError(
+            f"tune.batch is {asked.batch}",
+            f"{found.num_processes} processes and {asked.accumulate} parts share it in groups of {GROUP} images",
+            f"use a multiple of {GROUP * parts}",
+        )
+    return found
+
+
+def settings(asked: Tune, seed: int) -> Settings:
+    """The recipe's words as the loop's."""
+    own = {name: getattr(asked, name) for name in Settings.__dataclass_fields__ if hasattr(asked, name)}
+    return Settings(**own, seed=seed)
+
+
+def prepare(job: Job, whole: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Lesson | None:
+    """Decode the images, and find the teacher; None if no training is asked for.
+
+    Raises:
+        RecipeError: a batch that cannot be shared out evenly.
         DataError: too few images; no labels where labels count; a class without images where classes are balanced.
         ModelError: a teacher that does not fit the model.
     """
     asked, images = job.recipe.tune, job.split.training
-    assert asked is not None and images is not None
+    if asked is None or not (asked.epochs or asked.qat):
+        return None
+    assert images is not None
+    where = accelerator(asked)
     check_images(images, asked, job.model.outputs, new_head=job.model.weights == NEW_HEAD)
     held = hold(images, job.model.preprocess, skipped, track=lambda items, total: stage.track(items, total=total))
     rng = np.random.default_rng(job.recipe.seed)
@@ -65,7 +95,7 @@ def prepare(job: Job, whole: fx.GraphModule, skipped: SkipLog, stage: Stage, whe
     choosing = draw(held.labels, len(held), min(most, -(-len(held) // share)), rng)
     learning = np.setdiff1d(np.arange(len(held)), choosing)
     data, held_out = (_data(job, held, indices) for indices in (learning, choosing))
-    return Lesson(images, data, held_out, _teacher(job, asked, whole, where))
+    return Lesson(images, data, held_out, _teacher(job, asked, whole, where), where)
 
 
 def check_images(images: Images, asked: Tune, classes: int, *, new_head: bool) -> None:

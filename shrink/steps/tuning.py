@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import safetensors.torch
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import fx
 
@@ -29,11 +28,9 @@ from shrink.models.pruned_source import DIGEST
 from shrink.progress import Stage
 from shrink.recipe import ExportRecipe, Tune
 from shrink.steps.loading import NEW_HEAD, Job
-from shrink.steps.teaching import Lesson, fresh_head, prepare
+from shrink.steps.teaching import Lesson, fresh_head, settings
 from shrink.steps.threads import threads_per_op, workers
 from shrink.tune.checkpoints import Checkpoints
-from shrink.tune.settings import Settings
-from shrink.tune.views import GROUP
 from shrink.verify.statistics import paired_interval, proportion_interval
 
 BATCH = 32
@@ -68,42 +65,29 @@ class Judgement:
     won: int | None
 
 
-def tune_graph(job: Job, whole: fx.GraphModule, small: fx.GraphModule, skipped: SkipLog, stage: Stage) -> Tuned | None:
-    """The graph trained as the recipe asks; None if it does not ask.
-
-    Args:
-        whole: the captured model, the teacher unless the recipe names one.
-        small: what is trained; not changed.
-    """
+def tune_graph(job: Job, lesson: Lesson | None, small: fx.GraphModule, stage: Stage) -> Tuned | None:
+    """A copy of the graph, trained as the recipe asks; None if it does not ask."""
     asked = job.recipe.tune
-    if asked is None or asked.epochs == 0:
-        return None
-    where = accelerator(asked)
-    lesson = prepare(job, whole, skipped, stage, where)
-    return train(job, lesson, small, where, stage)
+    return None if lesson is None or asked is None or asked.epochs == 0 else train(job, lesson, small, stage)
 
 
 def tune_resumably(
-    job: Job, whole: fx.GraphModule, small: fx.GraphModule, skipped: SkipLog, stage: Stage, *, out: Path, resume: bool
+    job: Job, lesson: Lesson, small: fx.GraphModule, stage: Stage, *, out: Path, resume: bool
 ) -> Tuned | None:
     """The same with checkpoints beside `out`; None in all processes but the first.
 
     Raises:
         OutputError: an earlier training was stopped there, and is not to be gone on with.
     """
-    asked = job.recipe.tune
-    assert asked is not None
     notes: list[str] = []
     checkpoints = Checkpoints(checkpoint_folder(out), notes.append)
     if not resume:
         checkpoints.check_new()
-    where = accelerator(asked)
-    lesson = prepare(job, whole, skipped, stage, where)
     if job.model.weights == NEW_HEAD:
         small = fresh_head(lesson, small, stage)
-    tuned = train(job, lesson, small, where, stage, checkpoints=checkpoints, resume=resume)
-    where.wait_for_everyone()
-    return replace(tuned, notes=tuple(notes)) if where.is_main_process else None
+    tuned = train(job, lesson, small, stage, checkpoints=checkpoints, resume=resume)
+    lesson.where.wait_for_everyone()
+    return replace(tuned, notes=tuple(notes)) if lesson.where.is_main_process else None
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -133,28 +117,10 @@ def check_asked(recipe: ExportRecipe, head: int | None) -> None:
         raise RecipeError("there is nothing to learn", why, fix)
 
 
-def accelerator(asked: Tune) -> Accelerator:
-    """Where training runs: what `accelerate launch` says, else the GPU if there is one, else the CPU.
-
-    Raises:
-        RecipeError: a batch that cannot be shared out evenly.
-    """
-    found = Accelerator(mixed_precision=asked.precision)
-    parts = asked.accumulate * found.num_processes
-    if asked.batch % (GROUP * parts):
-        raise RecipeError(
-            f"tune.batch is {asked.batch}",
-            f"{found.num_processes} processes and {asked.accumulate} parts share it in groups of {GROUP} images",
-            f"use a multiple of {GROUP * parts}",
-        )
-    return found
-
-
 def train(
     job: Job,
     lesson: Lesson,
     small: fx.GraphModule,
-    where: Accelerator,
     stage: Stage,
     *,
     checkpoints: Checkpoints | None = None,
@@ -165,7 +131,7 @@ def train(
     Raises:
         DivergenceError: nothing better than the start was found before the loss grew without end.
     """
-    asked = job.recipe.tune
+    asked, where = job.recipe.tune, lesson.where
     assert asked is not None
     student = Network(small)
     training = tune.Training(
@@ -175,12 +141,6 @@ def train(
     with threads_per_op(max(1, workers() // where.num_processes)):
         fitted = training.run(resume=resume, track=stage.track)
     return Tuned(student.to("cpu").finished(), fitted, tuple(_changes(asked, lesson, fitted)), lesson.images)
-
-
-def settings(asked: Tune, seed: int) -> Settings:
-    """The recipe's words as the loop's."""
-    own = {name: getattr(asked, name) for name in Settings.__dataclass_fields__ if hasattr(asked, name)}
-    return Settings(**own, seed=seed)
 
 
 def identity(job: Job, asked: Tune, small: fx.GraphModule, lesson: Lesson) -> str:

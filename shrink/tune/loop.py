@@ -94,9 +94,8 @@ class Training:
             OutputError: a checkpoint cannot be written; those before it are whole.
             DivergenceError: the loss became NaN or huge before any epoch was better than the start.
         """
-        network, optimizer = self.accelerator.prepare(
-            self.student, torch.optim.Adam(self.student.parameters(), lr=self.settings.rate)
-        )
+        weights = [weight for weight in self.student.parameters() if weight.requires_grad]
+        network, optimizer = self.accelerator.prepare(self.student, torch.optim.Adam(weights, lr=self.settings.rate))
         done = self._restore(optimizer) if resume else 0
         if not self._judged:
             self._judge()
@@ -108,6 +107,7 @@ class Training:
                 raise
             stopped = error
         self.student.load_state_dict(self._best)
+        self.student.eval()
         return Fitted(tuple(self._losses), tuple(self._judged), self._best_epoch, stopped)
 
     @property
@@ -166,7 +166,9 @@ class Training:
 
     def _judge(self) -> None:
         """Judge the weights, and keep them if none were better."""
+        self.student.eval()  # of no effect on a captured graph; other modules may have batch norms
         self._judged.append(self._held_out(self.student))
+        self.student.train()
         if self._best_epoch == len(self._judged) - 1:
             self._best = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
 

@@ -23,7 +23,7 @@ class Settings:
     views: int = 4  # different epochs; later ones look at the same again, in another order
     batch: int = 64  # images per step, of all processes together
     accumulate: int = 1  # parts that a step is computed in
-    rate: float = 1e-3  # of Adam at its highest
+    rate: float = 3e-4  # of Adam at its highest
     warmup: float = 0.05  # share of the steps in which the rate rises
     precision: Precision = "no"  # of the arithmetic: 32 bits, or mixed with 16
     seed: int = 0

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from shrink.shell import results_console
-from shrink.verbs.options import EXIT_VERDICT, Checkpoint, Data, Keep, Model, Prune, PruneParams, PruneScore, Tune, path
+from shrink.verbs.options import (
+    EXIT_VERDICT,
+    Checkpoint,
+    Data,
+    Keep,
+    Model,
+    Prune,
+    PruneParams,
+    PruneScore,
+    Qat,
+    Tune,
+    path,
+)
 
 
 def export(
@@ -77,6 +89,7 @@ def export(
     prune_score: PruneScore = None,
     keep: Keep = None,
     tune: Tune = None,
+    qat: Qat = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that says all of the above but --out; flags win.")
     ] = None,
@@ -121,7 +134,7 @@ def export(
         "prune_params": prune_params,
         "prune_score": prune_score,
         "keep": keep or None,
-        "tune": {"epochs": tune},
+        "tune": {"epochs": tune, "qat": qat},
     }
     asked = recipes.combine(recipe, flags)
     targets.check_installed(asked.targets)

@@ -60,6 +60,15 @@ Tune = Annotated[
         show_default=False,
     ),
 ]
+Qat = Annotated[
+    int | None,
+    typer.Option(
+        "--qat",
+        metavar="EPOCHS",
+        help="Then train so many passes with the rounding to 8 bits in it, scales among what is learned. [default: 0]",
+        show_default=False,
+    ),
+]
 
 
 def path(value: Path | None) -> str | None:

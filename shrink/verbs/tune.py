@@ -54,7 +54,7 @@ def tune(
         bool, typer.Option("--balance", help="Draw every class equally often, however few images it has.")
     ] = False,
     rate: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Highest learning rate. [default: 0.001]", show_default=False)
+        float | None, typer.Option(metavar="RATE", help="Highest learning rate. [default: 0.0003]", show_default=False)
     ] = None,
     batch: Annotated[
         int | None, typer.Option(metavar="IMAGES", help="Images per step. [default: 64]", show_default=False)

@@ -52,6 +52,21 @@ def test_training_within_an_export_is_judged_against_the_whole_model(
     )
 
 
+def test_training_with_rounding_is_a_rung_of_the_ladder(
+    capfd: pytest.CaptureFixture[str], halves: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    targets = ("--target", "onnx-int8", "--target", "tflite-int8", "--target", "tflite-int16x8")
+    options = ("--calibrate", 32, "--max-drop", 100, "--quantize", "fast", "--qat", 2)
+    ran = run_cli(capfd, "export", MODEL, "--data", halves, *targets, "--out", out, *options)
+    assert ran.code == 0, ran.err
+    last = {item.target: item.rungs[-1] for item in schema.parse((out / "report.json").read_bytes()).artifacts}
+    assert all(
+        last[name].what.startswith("trained 2 epochs with rounding: loss ") for name in ("onnx-int8", "tflite-int8")
+    )
+    assert last["tflite-int16x8"].why == "activations of 16 bits are hardly rounded"
+
+
 def test_images_that_were_trained_on_never_judge(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A set without parts is cut into four fifths and one; a later export of the model must not judge by the four."""
     data = folder(tmp_path / "data", train=0, val=100) / "val"
