@@ -21,6 +21,7 @@ from benchmarks.search_tables import search
 from benchmarks.tables import NONE, geometric_mean, number, percent, table, times, tiny
 from benchmarks.zoo_result import Part, Result
 from shrink.report.schema import Artifact
+from shrink.verify.statistics import mcnemar_exact
 
 TFLITE_PEERS = ("aeq-static", "aeq-dynamic")
 ONNX_PEERS = ("ort-static", "ort-static-uint8")
@@ -326,6 +327,28 @@ def pruning_zoo(rows: Sequence[Row]) -> list[str]:
     return [intro, "", *table(header, lines), *_failures(rows)]
 
 
+def tuned(rows: Sequence[Row]) -> list[str]:
+    """The exports as elsewhere, then a sentence for each of the other rows."""
+    found = {row.name: row.result for row in rows if row.failure is None}
+    lines = exports([row for row in rows if "report" in row.result or row.failure is not None])
+    if (half := found.get("half_student")) is not None:
+        gains = [100 * (a - b) for a, b in zip(half["top1"]["distilled"], half["top1"]["labels"], strict=True)]
+        lines += [
+            f"A CNN half as wide, trained on few images: from labels "
+            f"{', '.join(percent(one, 2) for one in half['top1']['labels'])}, from the whole CNN's answers "
+            f"{', '.join(percent(one, 2) for one in half['top1']['distilled'])} of {half['images']:,} test images: "
+            f"{', '.join(f'{gain:+.2f}' for gain in gains)} points; McNemar p per seed "
+            f"{', '.join(tiny(mcnemar_exact(*pair)) for pair in zip(half['lost'], half['won'], strict=True))}.",
+            "",
+        ]
+    if (two := found.get("processes")) is not None:
+        worst = two["largest_difference_of_largest_loss"]
+        lines += [f"Two processes and one give the same loss curve to {tiny(worst)} of its largest value.", ""]
+    if (loop := found.get("throughput")) is not None:
+        lines += [f"The loop does {percent(loop['throughput_of_bare'])} of the steps of a bare one.", ""]
+    return lines
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "demo": ("Demo models, Fashion-MNIST", exports),
     "accuracy": ("Trained models", exports),
@@ -335,6 +358,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "pruning": ("Pruned networks, fitted without labels", pruning),
     "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),
     "search": ("Search", search),
+    "tune": ("Trained networks", tuned),
     "coverage": ("Coverage, random weights, no timing", coverage),
 }
 
