@@ -188,7 +188,7 @@ class Training:
         self._losses += found
         if bad := [number for number, loss in enumerate(found) if not math.isfinite(loss)]:
             raise _diverged(f"the loss is {found[bad[0]]} at step {first + bad[0]}", self.settings)
-        usual = max(limit, BLIND * float(np.mean(self._losses[:LOOK])))
+        usual = max(limit, BLIND * self._losses[0])
         if (mean := sum(found) / len(found)) > usual:
             seen = f"the loss is {mean:.3g} about step {first}; it was {self._losses[0]:.3g} at the first"
             raise _diverged(seen, self.settings)

@@ -16,7 +16,8 @@ def standardized_divergence(student: Tensor, teacher: Tensor, temperature: float
     """Kullback-Leibler divergence of the softened classes, both scores first brought to mean 0 and deviation 1.
 
     A small student need not reach the size of the teacher's scores, only their relations (Sun et al., "Logit
-    standardization in knowledge distillation", CVPR 2024).
+    standardization in knowledge distillation", CVPR 2024). Of two classes the scores are compared as they are:
+    brought to deviation 1 they would say which is larger and nothing else, and no gradient would come of it.
 
     Args:
         student, teacher: scores, (N, classes).
@@ -71,6 +72,8 @@ def objective(
 
 def _standardized(scores: Tensor) -> Tensor:
     centred = scores - scores.mean(1, keepdim=True)
+    if scores.shape[1] < 3:
+        return centred
     return centred / (centred.std(1, keepdim=True) + TINY)
 
 
