@@ -31,7 +31,7 @@ from shrink.steps.loading import Job, load
 from shrink.steps.pruning import calibration_tensor, settings
 from shrink.steps.sanity import FloatModel
 from shrink.steps.teaching import Lesson, prepare
-from shrink.steps.tuning import accelerator, train
+from shrink.steps.tuning import train
 from shrink.steps.writing import write
 from shrink.targets import Target
 from shrink.verify.judge import check_answers
@@ -83,11 +83,10 @@ class Station:
 
     def tuned(self, job: Job, small: fx.GraphModule, stage: Stage) -> fx.GraphModule:
         """What is left, trained as the recipe of `job` asks; images and the teacher's answers are the same for all."""
-        assert job.recipe.tune is not None
-        where = accelerator(job.recipe.tune)
         if self._lesson is None:
-            self._lesson = prepare(job, self.captured, SkipLog(), stage, where)
-        return train(job, self._lesson, small, where, stage).graph
+            self._lesson = prepare(job, self.captured, SkipLog(), stage)
+        assert self._lesson is not None, "it asks for epochs"
+        return train(job, self._lesson, small, stage).graph
 
 
 @dataclass(slots=True, eq=False)
