@@ -26,6 +26,7 @@ class Camera:
         self._threads[0].start()
 
     fault: str | None
+    login = b""  # WWW-Authenticate headers; empty: nobody is asked for a password
     pause_s = 0.02  # between two images
 
     @property
@@ -46,6 +47,9 @@ class Camera:
                 self._wait()
                 return
             self.requests.append(connection.recv(4096))
+            if self.login and b"Authorization: " not in self.requests[-1]:
+                connection.sendall(b"HTTP/1.0 401 No\r\n" + self.login + b"\r\n\r\n")
+                return
             if self.fault in ("404", "redirect"):
                 answer = b"404 No" if self.fault == "404" else b"302 F\r\nLocation: file:///etc/passwd"
                 connection.sendall(b"HTTP/1.0 " + answer + b"\r\n\r\n")
