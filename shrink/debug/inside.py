@@ -17,11 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import fx
 
 from shrink.debug.layers import CODES, decibel
@@ -50,6 +46,8 @@ def held(simulated: fx.GraphModule) -> Iterator[tuple[str, str, float, int]]:
 
 def tflite(model: bytes) -> Run:
     """Of a .tflite file."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
     with warnings.catch_warnings(action="ignore"):  # that keeping all tensors takes memory
         interpreter = Interpreter(
             model_content=model,
@@ -77,6 +75,10 @@ def _inner(codes: NDArray[np.int8], scale: float, zero: int) -> Inner:
 
 def onnx_runtime(model: bytes) -> Run:
     """Of an .onnx file; its codes may be uint8."""
+    import onnx
+    import onnxruntime
+    from onnx import numpy_helper
+
     proto = onnx.load_model_from_string(model)
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     found: dict[str, tuple[float, int]] = {}

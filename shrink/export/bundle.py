@@ -9,8 +9,7 @@ import msgspec
 
 from device_runner.contract import CODES, GOLDEN_NAME, LABELS_NAME, check
 from device_runner.manifest import MANIFEST_NAME, DType, File, Input, Manifest, Output, dump
-from shrink.export.names import INPUT_NAME, OUTPUT_NAME
-from shrink.export.ports import Codes
+from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
 from shrink.graph.entrance import Layout
 
 Affine = tuple[float | None, int | None]

@@ -12,10 +12,10 @@ import torch
 from torch import fx
 
 from shrink.export.culprit import lowering_error
-from shrink.export.half import check_half, halve_onnx
-from shrink.export.names import INPUT_NAME, OUTPUT_NAME
+from shrink.export.half import check_half
+from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
+from shrink.export.onnx_half import halve_onnx
 from shrink.export.onnx_ports import take_pixels
-from shrink.export.ports import Codes
 from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
 from shrink.graph.shapes import input_shape
 

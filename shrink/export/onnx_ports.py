@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from shrink.export.ports import Codes
+from shrink.export.names import Codes
 
 KINDS = {"int8": (TensorProto.INT8, np.int8(-128)), "uint8": (TensorProto.UINT8, np.uint8(0))}
 """dtype -> type in the file, and the code of grey level 0."""

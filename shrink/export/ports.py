@@ -6,14 +6,14 @@ dequantizes at the exit. Both are taken out, or fed with integers.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrink.export.flatbuffer import pack, parse
+from shrink.export.names import Codes
 
-Codes = Literal["int8", "uint8"]
 KINDS = {"int8": (schema.TensorType.INT8, -128), "uint8": (schema.TensorType.UINT8, 0)}
 """dtype -> type in the file, and the code of grey level 0."""
 

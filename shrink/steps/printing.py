@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
 from device_runner.manifest import Input, Output
 from shrink import quantize
 from shrink.errors import ArtifactError, LoweringError, RecipeError
 from shrink.export.bundle import image_input, scores_output
-from shrink.export.int16 import Key, Numbers, known
-from shrink.export.onnx import to_onnx
-from shrink.export.ports import Codes
-from shrink.export.tflite import Form, to_tflite
+from shrink.export.names import Codes
 from shrink.graph.edit import constant, is_constant
 from shrink.graph.entrance import Layout, with_entrance
 from shrink.graph.pixels import reads_levels
@@ -45,12 +48,33 @@ def print_file(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chos
     pixels = _pixels(job.recipe, target, lowered)
     normalization = (job.model.preprocess.mean, job.model.preprocess.std) if pixels else None
     graph = with_entrance(graph, layout=_layout(job.recipe, target), normalization=normalization)
-    half = target.precision == "fp16"
-    if target.format == "onnx":
-        return to_onnx(graph, pixels=pixels, half=half)
-    wide = _constants(chosen) if chosen is not None and target.precision == "int16x8" else None
-    form = Form(pixels, half, only_codes=target.io == "int8", wide=wide)
+    return _PRINTERS[target.format](graph, target, chosen, pixels)
+
+
+def _print_onnx(graph: fx.GraphModule, target: Target, chosen: quantize.Chosen | None, pixels: Codes | None) -> bytes:
+    from shrink.export.onnx import to_onnx
+
+    return to_onnx(graph, pixels=pixels, half=target.precision == "fp16")
+
+
+def _print_tflite(graph: fx.GraphModule, target: Target, chosen: quantize.Chosen | None, pixels: Codes | None) -> bytes:
+    from shrink.export.int16 import known
+    from shrink.export.tflite import Form, to_tflite
+
+    wide = None
+    if chosen is not None and target.precision == "int16x8":
+        wide = {key: numbers for held in _constants(chosen) for key, numbers in known(*held).items()}
+    form = Form(
+        pixels,
+        half=target.precision == "fp16",
+        only_codes=target.io == "int8",
+        wide=wide,
+    )
     return to_tflite(graph, quantized=chosen is not None, form=form)
+
+
+_PRINTERS = {"onnx": _print_onnx, "tflite": _print_tflite}
+"""format -> what writes it; imported on use, for each brings its runtime, and one may not be installed."""
 
 
 def ports(job: Job, target: Target, lowered: Lowered, found: Inspection) -> tuple[Input, Output]:
@@ -96,14 +120,13 @@ def halved(target: Target, found: Inspection) -> tuple[str, ...]:
     return (f"weights in 16-bit float; {target.engine} on this host computes in {max(macs, key=lambda c: macs[c])}",)
 
 
-def _constants(chosen: quantize.Chosen) -> dict[Key, Numbers]:
-    """The numbers behind the constants that are held in codes."""
-    found: dict[Key, Numbers] = {}
+def _constants(chosen: quantize.Chosen) -> Iterator[tuple[float, int, NDArray[np.float32]]]:
+    """Scale, zero point and numbers of the constants that are held in codes."""
+    held = chosen.plan.codes
     for node in chosen.graph.graph.nodes:
-        if is_constant(node) and node.name in chosen.plan.codes:
-            codes = chosen.plan.codes[node.name]
-            found |= known(codes.scale, codes.zero_point, constant(chosen.graph, node).numpy())
-    return found
+        if is_constant(node) and node.name in held:
+            codes = held[node.name]
+            yield codes.scale, codes.zero_point, constant(chosen.graph, node).numpy()
 
 
 def _layout(recipe: ExportRecipe, target: Target) -> Layout:

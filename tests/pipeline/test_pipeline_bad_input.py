@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -361,6 +363,26 @@ def test_a_runtime_that_is_not_installed_names_its_package(refused: Refused, mon
     what, why, fix = refused(errors.RequestError, "good", target="tflite-fp16")
     assert what == "tflite-fp16 needs ai-edge-litert, which is not installed"
     assert "no module ai_edge_litert" in why and fix == "pip install ai-edge-litert"
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))  # importing any of them fails as if it were not there
+from shrink.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "other"),
+    [("onnx-int8", "tflite"), pytest.param("tflite-int8", "onnx", marks=pytest.mark.slow)],
+)
+def test_one_format_needs_no_package_of_the_other(halves: Path, tmp_path: Path, target: str, other: str) -> None:
+    options = ["--data", halves, "--target", target, "--calibrate", 64, "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", WITHOUT, ",".join(targets.PACKAGES[other]), "export", f"{MODELS}:good", *options]
+    ran = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
+    assert ran.returncode in (0, 3), ran.stderr  # 60 images may be too few for a verdict
+    assert (tmp_path / "out" / target / "manifest.json").is_file()
 
 
 def test_an_op_without_integers_is_named_before_anything_is_written(refused: Refused) -> None:
