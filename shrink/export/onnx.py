@@ -51,6 +51,7 @@ def to_onnx(graph_module: fx.GraphModule, *, pixels: Codes | None = None, half: 
     assert program is not None  # it is, with dynamo=True
     model = program.model_proto
     _rename(model)
+    _give_zero_points(model)
     if pixels is not None:
         take_pixels(model, pixels)
     if half:
@@ -164,6 +165,26 @@ def row_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias
 
 
 SPELLINGS = {"tensor": dynamic_linear, "row": row_linear}
+
+
+def _give_zero_points(model: onnx.ModelProto) -> None:
+    """Give every weight a zero point of its own: equal ones were made one.
+
+    ONNX Runtime rewrites weights and zero points for x86 without VNNI, where it is asked for exact sums, and
+    version 1.32 refuses to rewrite a zero point twice.
+    """
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in held and len(node.input) > 2:
+            mine = onnx.TensorProto()
+            mine.CopyFrom(held[node.input[2]])
+            mine.name = f"{node.output[0]}_zero"
+            model.graph.initializer.append(mine)
+            node.input[2] = mine.name
+    read = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _rename(model: onnx.ModelProto) -> None:

@@ -164,6 +164,36 @@ def test_an_output_belongs_to_the_caller(format: str, make: Callable[[bool], byt
     np.testing.assert_array_equal(first, kept)
 
 
+def sums_of_extremes(shared: bool) -> bytes:
+    """Two products of the largest codes, added: 2 x (8 x 255 x 127), once the weights are as far as they go."""
+    weight = np.full((8, 4), 127, np.int8)
+    held = {"one": np.float32(1), "zero": np.uint8(0), "w1": weight, "w2": weight, "zero1": np.int8(0)}
+    held |= {} if shared else {"zero2": np.int8(0)}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["codes"])]
+    for n, zero in ((1, "zero1"), (2, "zero1" if shared else "zero2")):
+        nodes.append(helper.make_node("MatMulInteger", ["codes", f"w{n}", "zero", zero], [f"product{n}"]))
+    nodes.append(helper.make_node("Add", ["product1", "product2"], ["sum"]))
+    nodes.append(helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    graph = helper.make_graph(nodes, "sums", [x], [y], [onnx.numpy_helper.from_array(np.asarray(a), n)
+                                                         for n, a in held.items()])  # fmt: skip
+    opset = [helper.make_opsetid("", 21)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+def test_sums_of_the_largest_codes_are_exact() -> None:
+    """On x86 without VNNI, ONNX Runtime's own choice of kernels overflows here without a word."""
+    engine = open_engine(sums_of_extremes(shared=False), "onnx")
+    assert engine.run(np.full((1, 8), 255, np.float32)).tolist() == [[2 * 8 * 255 * 127] * 4]
+
+
+def test_a_file_that_cannot_have_exact_sums_runs_all_the_same() -> None:
+    """Its golden answers then say whether it may serve."""
+    engine = open_engine(sums_of_extremes(shared=True), "onnx")
+    assert engine.run(np.full((1, 8), 2, np.float32)).tolist() == [[2 * 8 * 2 * 127] * 4]
+
+
 def onnx_with(change: Callable[[onnx.ModelProto], None]) -> bytes:
     model = onnx.load_from_string(models.make_onnx(False))
     change(model)
