@@ -17,14 +17,10 @@ from shrink.export.flatbuffer import compact
 from shrink.export.half import check_half
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
-<<<<<<< HEAD
-from shrink.export.ports import Codes, only_codes, take_pixels
-from shrink.export.products import join_products
-=======
 from shrink.export.names import Codes
 from shrink.export.ports import only_codes, take_pixels
+from shrink.export.products import join_products
 from shrink.export.tflite_half import halve_tflite
->>>>>>> 10440a1 (An export to one format needs no package of the other)
 from shrink.graph.shapes import input_shape
 
 
