@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("shrink",),  # the bare package: a version
     ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs", "boards"),
     ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
+    ("compare",),  # judges by what stages found
     ("steps",),  # join the stages
     ("pipeline",),
     ("search",),  # many exports

@@ -140,7 +140,7 @@ def parse(data: bytes, name: str = "the result") -> Result:
     """
     try:
         return msgspec.json.decode(data, type=Result)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         found = _schema(data)
         if found not in (None, RESULT_SCHEMA):
             why = f"it has schema {found}, and this version of shrink reads {RESULT_SCHEMA}"
@@ -151,6 +151,6 @@ def parse(data: bytes, name: str = "the result") -> Result:
 def _schema(data: bytes) -> object:
     try:
         content = msgspec.json.decode(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     return content.get("schema") if isinstance(content, dict) else None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from device_runner import npz
 from shrink.errors import RequestError
 from shrink.runs import predictions
-from shrink.runs.pairing import pair
+from shrink.runs.pairing import keyed, pair
 from shrink.runs.predictions import Answered, Predictions, answered, dump, groups, parse
 
 
@@ -160,7 +160,7 @@ def shuffled(p: Predictions, order: np.ndarray) -> Predictions:
 def test_images_are_paired_by_content_in_whatever_order():
     p = sample()
     other = shuffled(p, np.random.default_rng(1).permutation(len(p)))
-    found = pair(p, other)
+    found = pair(keyed(p), keyed(other))
     assert tuple(other.refs[row] for row in found) == p.refs
 
 
@@ -168,17 +168,17 @@ def test_copies_of_one_image_with_two_labels_are_paired_by_label():
     p = sample(4)
     twins = replace(p, hashes=np.zeros_like(p.hashes), labels=np.array([2, 0, 1, 0], np.int32))
     other = shuffled(twins, np.array([3, 2, 1, 0]))
-    assert other.labels[pair(twins, other)].tolist() == [2, 0, 1, 0]
+    assert other.labels[pair(keyed(twins), keyed(other))].tolist() == [2, 0, 1, 0]
 
 
 def test_runs_of_different_images_are_refused_with_the_count():
     p = sample()
     with pytest.raises(RequestError, match=r"different images\n  why: 37 images are in both, of 40 and 37"):
-        pair(p, shuffled(p, np.arange(37)))
+        pair(keyed(p), keyed(shuffled(p, np.arange(37))))
 
 
 def test_runs_with_other_labels_are_refused():
     p = sample()
     other = replace(p, labels=(p.labels + (np.arange(40) == 7)) % 3)
     with pytest.raises(RequestError, match=r"by different labels\n  why: 1 of 40 differ; the first is a/7\.jpg"):
-        pair(p, other)
+        pair(keyed(p), keyed(other))
