@@ -23,6 +23,7 @@ COMMANDS = {  # command -> the module with the function of that name
     "run": "device_runner.field_commands",
     "check": "device_runner.field_commands",
     "replay": "device_runner.field_commands",
+    "review": "device_runner.field_commands",
     "install": "device_runner.store_commands",
     "trial": "device_runner.store_commands",
     "commit": "device_runner.store_commands",
@@ -82,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
     replay = commands.add_parser("replay", help="take the decisions of an audit file again, and compare")
     replay.add_argument("audit", type=Path, nargs="+", metavar="AUDIT", help="an audit.jsonl")
+    review = commands.add_parser("review", help="list the frames that were kept for a person, as a CSV to fill in")
+    review.add_argument("folder", type=Path, metavar="DIR", help="the folder review in the state of a runner")
     _add_store_commands(commands)
     return parser
 

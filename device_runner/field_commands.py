@@ -1,7 +1,8 @@
-"""The commands of a runner in the field: run, check, replay. Each takes the arguments and two streams."""
+"""The commands of a runner in the field: run, check, replay, review. Each takes the arguments and two streams."""
 
 from __future__ import annotations
 
+import csv
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -15,8 +16,10 @@ from device_runner.bundle import open_bundle
 from device_runner.config.reading import read
 from device_runner.errors import Problem
 from device_runner.log import Log
+from device_runner.review import COLUMNS, kept
 from device_runner.store.models import Store
 from device_runner.systemd import Notifier
+from device_runner.text import printable
 
 
 def run(arguments: Namespace, out: TextIO, err: TextIO) -> int:
@@ -53,6 +56,28 @@ def replay(arguments: Namespace, out: TextIO, err: TextIO) -> int:
         f"replayed {total} decisions, {fires} fired: {total - len(differences)} the same, {len(differences)} not\n"
     )
     return 1 if differences else 0
+
+
+def review(arguments: Namespace, out: TextIO, err: TextIO) -> int:
+    """List kept frames as a CSV for a person to fill in; exit 1 if something is damaged."""
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(COLUMNS)
+    damaged = 0
+    try:
+        for path, doubt in kept(arguments.folder):
+            if doubt is None:
+                damaged += 1
+                err.write(f"{printable(path.name)} is left out: what was kept beside it is damaged or missing\n")
+            else:
+                table.writerow((path.name, "", cell(doubt.label), f"{doubt.confidence:.4f}"))
+    except OSError as error:
+        raise Problem(f"{arguments.folder} cannot be read", error.strerror or str(error), "name DIR/review") from error
+    return 1 if damaged else 0
+
+
+def cell(text: str) -> str:
+    """A label that no spreadsheet takes for a formula, and no terminal for a command."""
+    return f"'{printable(text)}" if text.startswith(("=", "+", "-", "@")) else printable(text)
 
 
 def read_audit(path: Path) -> list[audit.Record]:

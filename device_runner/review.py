@@ -6,20 +6,35 @@ oldest give way before a new one is written, so that the quota holds at every mo
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+
+import msgspec
 
 from device_runner.clock import SECOND, monotonic_ns, wall_s
 from device_runner.config.parts import Review as ReviewConfig
 from device_runner.frames import Frame
 from device_runner.text import slug
 
+COLUMNS = ("path", "label", "guess", "confidence")
+"""Of the list for a person: `label` is left empty, so that no guess of a model becomes a truth by itself."""
+
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png"}
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a frame beside its picture."""
+
+    label: str  # the model's best
+    confidence: float
+    model: str  # sha256 of the bundle's manifest
+    wall: float  # seconds since 1970, as the device believed
+    frame: str  # name of the frame's file, or empty
 
 
 class Review:
@@ -58,8 +73,9 @@ class Review:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         data, suffix = as_file(frame)
-        about = {"label": label, "confidence": confidence, "model": model, "wall": wall_s(), "frame": frame.name}
-        text = json.dumps(about).encode()
+        text = msgspec.json.encode(
+            Doubt(label=label, confidence=confidence, model=model, wall=wall_s(), frame=frame.name)
+        )
         stored = sorted(p for p in self._folder.iterdir() if p.suffix != ".json")
         self._make_room(stored, len(data) + len(text))
         number = int(stored[-1].name[:8]) + 1 if stored else 1
@@ -91,6 +107,19 @@ class Review:
         with suppress(queue.Full):
             self._queue.put(None, timeout=1)
         self._thread.join(2)
+
+
+def kept(folder: Path) -> Iterator[tuple[Path, Doubt | None]]:
+    """The pictures of a folder with what is known of each, the oldest first; None: its .json is damaged.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (*SUFFIXES.values(), ".bmp")):
+        try:
+            yield path, msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Doubt)
+        except (OSError, msgspec.MsgspecError):
+            yield path, None
 
 
 def as_file(frame: Frame) -> tuple[bytes, str]:

@@ -256,6 +256,49 @@ def test_reloads_and_stops_leave_no_process(tmp_path: Path, bundle_path: Path, c
     assert child.returncode == 0 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed: apt install faketime")
+def test_a_wall_clock_that_jumps_restarts_nothing_and_ends_no_cooldown(
+    tmp_path: Path, bundle_path: Path, camera: Camera
+):
+    """A board without a clock of its own starts in the past, and the network sets it."""
+    first = Model.load(open_bundle(bundle_path)).see(
+        Frame(captured_ns=0, name="", kind="file", size=(0, 0), data=photo(0))
+    )
+    state, shift = tmp_path / "state", tmp_path / "shift"
+    config, port = write_config(tmp_path, bundle_path, camera.url, f'state = "{state}"\naudit_every = true')
+    best = max(first.confidences)
+    label = open_bundle(bundle_path).manifest.labels[first.confidences.index(best)]
+    rules, _, _ = config.read_text().partition("[[rule]]")
+    rules = rules.replace("stall_s = 1", "stall_s = 30")
+    config.write_text(
+        f'{rules}[[rule]]\nname = "r"\nlabel = "{label}"\nmin_confidence = {best * 0.999}\ncooldown_s = 3600\n'
+        "max_age_ms = 60000\n"
+    )
+    shift.write_text("+0")
+    environment = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(shift)}
+    environment |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    child = subprocess.Popen([*RUN, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        for jump in ("+400d", "-1d", "+30s"):
+            seen = metric(port, "frames_processed_total")
+            wait_until(lambda n=seen: metric(port, "frames_processed_total") > max(n, 0) + 8, 60)
+            shift.write_text(jump)
+        seen = metric(port, "frames_processed_total")
+        wait_until(lambda: metric(port, "frames_processed_total") > seen + 8, 60)
+        assert metric(port, "rules_fired_total") == 1
+        assert metric(port, "model_restarts_total") == 0 and metric(port, "source_stalls_total") == 0
+    finally:
+        end(child)
+    records = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+    assert {record["verdict"] for record in records} >= {"fired", "cooldown"}
+    assert [record["seq"] for record in records] == sorted(record["seq"] for record in records)
+    walls = [record["wall"] for record in records]
+    assert max(walls) - min(walls) > 400 * 86400
+
+
 def test_a_program_that_ignores_sigterm_and_starts_another_is_ended_with_it(tmp_path: Path):
     program = tmp_path / "stubborn"
     program.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 60 &\necho $! > {tmp_path}/pid\nsleep 60\n")

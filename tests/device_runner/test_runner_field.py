@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
@@ -21,7 +22,7 @@ import pytest
 from runner_bundles import photo
 from test_runner_rules import make_record
 
-from device_runner import audit
+from device_runner import audit, cli
 from device_runner.audit import Audit
 from device_runner.config.parts import Heat as HeatConfig
 from device_runner.config.parts import Review as ReviewConfig
@@ -40,6 +41,7 @@ from device_runner.rules import Memory, Score, Sight
 from device_runner.systemd import Notifier
 from device_runner.worker.messages import Look
 from device_runner.worker.model import look_at
+from shrink.data.table import read_csv
 
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000_000
@@ -240,6 +242,28 @@ def test_only_doubtful_frames_and_not_too_many_are_kept(tmp_path: Path):
     assert sorted(p.suffix for p in (tmp_path / "r").iterdir()) == [".jpg", ".json", ".json", ".png"]
     png = decode(next((tmp_path / "r").glob("*.png")).read_bytes())
     assert np.asarray(png).tobytes() == bytes(range(36))
+
+
+def test_what_was_kept_becomes_a_csv_that_a_person_fills_in_and_the_toolkit_reads(tmp_path: Path, capsys):
+    folder = tmp_path / "review"
+    review = Review(folder, ReviewConfig())
+    for i, label in enumerate(("cat", "=1+1", "a,b\n\x1b[2J", "dog")):
+        review.keep(frame(i), label, 0.25 + i / 10, "m")
+    review.close()
+    sorted(folder.glob("*.json"))[3].write_bytes(b"{")
+    assert cli.main(["review", str(folder)]) == 1
+    text, err = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["label"], r["confidence"]) for r in rows] == [("", "0.2500"), ("", "0.3500"), ("", "0.4500")]
+    assert rows[0]["guess"] == "cat" and rows[1]["guess"] == "'=1+1" and rows[2]["guess"].startswith("a,b")
+    assert "\x1b" not in text and text.count("\n") == 4 and "00000004-dog" in err
+    filled = folder / "labels.csv"
+    with filled.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({**row, "label": "bird"} for row in rows)
+    assert read_csv("labels", filled).evaluation.classes == ("bird",)
+    assert cli.main(["review", str(tmp_path / "none")]) == 1 and "cannot be read" in capsys.readouterr().err
 
 
 def test_a_file_that_is_in_the_way_is_left_alone(tmp_path: Path):
