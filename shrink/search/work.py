@@ -50,8 +50,9 @@ def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tel
             tell(f"the time is up: {count} of {budget.trials} trials are done")
             return
         if count + _running(study.entries()) >= budget.trials:
-            if not _wait(study, budget, tell):
+            if not budget.waits:
                 return
+            _wait(study, tell)
             continue
         proposed = study.next()
         if proposed is None:
@@ -101,13 +102,13 @@ def _running(entries: list[Entry]) -> int:
     return sum(entry.state == "running" for entry in entries)
 
 
-def _wait(study: Study, budget: Budget, tell: Tell) -> bool:
-    """For what others still work on; False where this worker need not."""
-    if not budget.waits:
-        return False
-    tell(f"waiting for {_running(study.entries())} trials of other workers")
-    time.sleep(study.lease.beat / 2)
-    return True
+def _wait(study: Study, tell: Tell) -> None:
+    """Until another worker has ended its trial, or fell silent in it."""
+    others = _running(study.entries())
+    tell(f"  waiting for {others} trial{'s' if others > 1 else ''} of other workers")
+    while _running(study.entries()) == others:
+        time.sleep(study.lease.beat / 4)
+        study.end_stale()
 
 
 def _summary(study: Study, number: int, budget: Budget, seconds: float) -> str:

@@ -41,6 +41,7 @@ JUDGES = 5000  # images at most; as many or more are left for the last word
 FEW = 256  # images of a first look
 ONE_SIDED = 0.90  # two-sided, so that the lower end is a one-sided 95 % bound
 UNTRAINED = 5.0  # points that training may win back of what a refitted graph loses
+MOST_STATIONS = 2  # beside that of the model's own size: each holds its calibration images
 BATCH = 32
 WEIGHT_BYTES = {"int8": 1, "int16x8": 1, "fp16": 2, "fp32": 4}
 
@@ -169,6 +170,9 @@ class Workbench:
 
     def _station(self, side: int) -> Station:
         if side not in self._stations:
+            others = [known for known in self._stations if known != self.space.own]
+            if len(others) >= MOST_STATIONS:
+                del self._stations[others[0]]
             point = Point(prune=self.space.most_pruned, resolution=side, targets=self.space.targets[0])
             recipe = self.space.recipe(self.base, point, self.base.max_drop)
             found = load(recipe, ())

@@ -30,7 +30,7 @@ SECONDS = 60  # a process that takes longer hangs
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Processes that start at once: Optuna is imported before."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["small_worker"])
+    context.set_forkserver_preload(["shrink.search.work"])
     yield context
 
 
