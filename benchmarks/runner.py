@@ -24,7 +24,8 @@ BUNDLE = ROOT / "out" / "demo" / "cnn" / "tflite-int8"
 
 def main(
     only: Annotated[
-        list[str] | None, typer.Option(help="rules, bundles, kills, costs, broker, sources or soak; repeatable.")
+        list[str] | None,
+        typer.Option(help="rules, bundles, kills, costs, broker, sources, changes or soak; repeatable."),
     ] = None,
     bundle: Annotated[Path, typer.Option(help="A bundle of the demo.")] = BUNDLE,
     scale: Annotated[float, typer.Option(help="Do so much of the full amount, 0 to 1.")] = 1.0,
@@ -59,6 +60,7 @@ ROWS = {
     "costs": "benchmarks.field.costs",
     "broker": "benchmarks.field.broker",
     "sources": "benchmarks.field.sources",
+    "changes": "benchmarks.field.changes",
     "soak": "benchmarks.field.soak",
 }
 

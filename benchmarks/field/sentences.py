@@ -42,6 +42,15 @@ def sources(r: Result) -> str:
     )
 
 
+def changes(r: Result) -> str:
+    s, left = r["swaps"], r["reloads"]["left_behind"]
+    order = "each answered once and in order" if s["in_order"] else "not each answered once and in order"
+    return (
+        f"{s['swaps']} swaps of the model in {s['frames']:,} frames, {order}; {r['reloads']['reloads']} reloads, "
+        f"{r['reloads']['growth_kib']} KiB more, left behind: {'; '.join(left) or 'nothing'}"
+    )
+
+
 def soak(r: Result) -> str:
     s, leak = r["soak"], r["control"]["slope_bytes_per_frame"]
     losses = f"{s['events']['source']} losses of the camera, {s['events']['broker']} of the broker, {s['swaps']} swaps"
@@ -59,5 +68,6 @@ SENTENCES: dict[str, Callable[[Result], str]] = {
     "costs": costs,
     "broker": broker,
     "sources": sources,
+    "changes": changes,
     "soak": soak,
 }
