@@ -10,7 +10,7 @@ from device_runner.config.parts import Config, Rule
 from device_runner.errors import ConfigError
 from device_runner.manifest import Manifest, Output
 from device_runner.rules import f32
-from device_runner.sources.grammar import parse_url
+from device_runner.sources.grammar import parse_url, redact
 from device_runner.text import printable
 
 
@@ -61,7 +61,8 @@ def explain(config: Config, manifest: Manifest) -> Iterator[str]:
         yield explain_rule(rule, manifest)
     for action in config.action:
         how = {"unlock": "at most once, never late", "alert": "at least once, kept until delivered"}[action.delivery]
-        what = f"runs {action.exec[0]}" if action.exec else f"publishes to {action.mqtt}"
+        what = f"publishes to {action.mqtt}" if action.mqtt else f"posts to {redact(action.webhook or '')}"
+        what = f"runs {action.exec[0]}" if action.exec else what
         yield f"action {action.name}: {what}; {how}"
     if config.dry_run:
         yield "dry run: verdicts are recorded, nothing is done; set dry_run = false to act"

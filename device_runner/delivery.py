@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_runner import programs
+from device_runner import programs, webhooks
 from device_runner.audit import Audit, Record
 from device_runner.clock import SECOND, monotonic_ns
 from device_runner.config.parts import Action, Config
@@ -142,7 +142,10 @@ class Delivery:
         if action.exec is not None:
             values = {"rule": alert.rule, "label": alert.label, "confidence": alert.confidence, "id": alert.id}
             return programs.run(programs.fill(action.exec, values), action.timeout_s)  # it was started in time
-        return self._publish is not None and self._publish(action.mqtt or "", msgspec.json.encode(alert), qos, within_s)
+        body = msgspec.json.encode(alert)
+        if action.webhook is not None:
+            return webhooks.post(action.webhook, action.token_file, body, within_s)
+        return self._publish is not None and self._publish(action.mqtt or "", body, qos, within_s)
 
     def wake(self) -> None:
         """The broker is back: try again now."""

@@ -1,6 +1,6 @@
 """A model that is exchanged again and again, and a configuration that is read again and again.
 
-Swaps: a folder at 30 frames a second, where every frame counts; each picture must be answered once and in order. Reloads:
+Swaps: a folder at 30 frames a second, of which each picture must be answered once and in order. Reloads:
 a network camera; afterwards as many descriptors, threads and children are there as after the first.
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from string import Formatter
+from urllib.parse import urlsplit
 
 from device_runner.config.parts import Action, Config, Rule
 from device_runner.errors import ConfigError
@@ -77,8 +78,19 @@ def _rule(at: str, r: Rule, actions: set[str]) -> Iterator[Row]:
 
 
 def _action(at: str, a: Action, c: Config) -> Iterator[Row]:
-    one = (a.exec is None) != (a.mqtt is None)
-    yield one, f"{at}: needs either exec or mqtt", "an action does one thing", "give one of them"
+    one = sum(way is not None for way in (a.exec, a.mqtt, a.webhook)) == 1
+    yield one, f"{at}: needs one of exec, mqtt and webhook", "an action does one thing", "give one of them"
+    if a.webhook is not None:
+        yield (
+            _is_web(a.webhook),
+            f"{at}: webhook is no address of a web server",
+            "it is posted to",
+            "use https://HOST/PATH",
+        )
+        open_ = "@" not in a.webhook.partition("://")[2].partition("/")[0]
+        yield open_, f"{at}: webhook holds a password", "this file may be read by others", "put a token in token_file"
+    lone = a.token_file is not None and a.webhook is None
+    yield not lone, f"{at}: token_file is given without webhook", "nothing else sends it", "remove it"
     yield a.mqtt is None or c.mqtt is not None, f"{at}: there is no [mqtt]", "no broker is known", "add [mqtt] host"
     kept = a.delivery == "unlock" or c.state is not None
     yield kept, f"{at}: an alert needs state", "it is kept on disk until delivered", 'add state = "DIR"'
@@ -93,6 +105,16 @@ def _action(at: str, a: Action, c: Config) -> Iterator[Row]:
             bad = _unknown_field(argument)
             known = ", ".join(f"{{{f}}}" for f in FIELDS)
             yield bad is None, f"{at}: {bad} cannot be filled in", f"known: {known}", "correct it, or double the brace"
+
+
+def _is_web(url: str) -> bool:
+    """Whether it is http or https with a host and no control characters."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
 
 
 def _unknown_field(text: str) -> str | None:

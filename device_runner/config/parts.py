@@ -52,12 +52,14 @@ class Rule(Part, frozen=True, kw_only=True):
 
 
 class Action(Part, frozen=True, kw_only=True):
-    """What to do when a rule fires. Either a program or an MQTT topic."""
+    """What to do when a rule fires. A program, an MQTT topic or a web server."""
 
     name: Name
     delivery: Literal["unlock", "alert"]  # unlock: at most once, now or never; alert: at least once, kept on disk
     exec: tuple[str, ...] | None = None  # program and arguments; {rule}, {label}, {confidence}, {id} are filled in
     mqtt: Name | None = None  # last part of the topic
+    webhook: str | None = None  # http or https; gets a POST of JSON
+    token_file: str | None = None  # of the webhook: sent as a bearer token
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 2.0  # a program that runs longer is killed
     expiry_s: Annotated[float, msgspec.Meta(gt=0, le=2)] = 2.0  # an unlock later than this after the frame is dropped
 
