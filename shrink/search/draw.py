@@ -8,7 +8,7 @@ from shrink.report.pareto import Label, Mark, Point, pareto, standalone
 from shrink.report.text import milliseconds
 from shrink.search.front import front, winner
 from shrink.search.goal import Figures
-from shrink.search.study import Entry, Head
+from shrink.search.trials import Entry, Head
 
 LOST = Label("top-1 against the float model, points", lambda value: f"{value + 0.0:.2f}", 0.2)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from shrink.report.schema import Report
-from shrink.report.text import points, size
+from shrink.report.text import plain, points, size
 from shrink.search.goal import Figures, Goal
 from shrink.search.result import cost, dominates, values
-from shrink.search.study import Entry, Head
+from shrink.search.trials import Entry, Head
 from shrink.verify.statistics import paired_interval
 
 COLUMNS = ("trial", "", "size", "latency", "lost, points", "95 % interval", "")
@@ -75,7 +75,11 @@ def unseen(best: Entry, report: Report, same: Mapping[str, bool]) -> Iterator[st
 
 
 def table(head: Head, entries: Sequence[Entry], note: str = "") -> Iterator[str]:
-    """A study for a terminal, line by line."""
+    """A study for a terminal, line by line; it may come from anybody, so no letter of it moves the cursor."""
+    yield from map(plain, _table(head, entries, note))
+
+
+def _table(head: Head, entries: Sequence[Entry], note: str) -> Iterator[str]:
     counts = {state: sum(e.state == state for e in entries) for state in ("done", "given up", "failed", "running")}
     yield f"limits: {head.goal}"
     yield "trials: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "done")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -17,8 +18,8 @@ class Clocked(msgspec.Struct, frozen=True, kw_only=True):
     """Latency on one board."""
 
     board: str
-    median_ms: float
-    ratio: float  # to the file of the whole float model, in turns with it
+    median_ms: Annotated[float, msgspec.Meta(gt=0)]
+    ratio: Annotated[float, msgspec.Meta(gt=0)]  # to the file of the whole float model, in turns with it
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +27,16 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     sha256: str
-    size_bytes: int
-    size_ratio: float  # to the file of the whole float model
+    size_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    size_ratio: Annotated[float, msgspec.Meta(gt=0)]  # to the file of the whole float model
     clocked: tuple[Clocked, ...]
-    images: int
+    images: Annotated[int, msgspec.Meta(gt=0)]
     lost: int  # of them, that the whole float model answers rightly and the file does not
     won: int
+
+    def __post_init__(self) -> None:
+        if min(self.lost, self.won) < 0 or self.lost + self.won > self.images:
+            raise ValueError(f"{self.lost} lost and {self.won} won of {self.images} images is not a count of flips")
 
     @property
     def drop(self) -> float:
@@ -47,7 +52,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A point that was made and judged."""
 
-    files: tuple[File, ...]
+    files: Annotated[tuple[File, ...], msgspec.Meta(min_length=1)]
     macs: int
     parameters: int
 

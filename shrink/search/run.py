@@ -24,7 +24,8 @@ from shrink.search.clocks import clocks
 from shrink.search.front import winner
 from shrink.search.goal import Goal
 from shrink.search.points import Space
-from shrink.search.study import Entry, Head, Study
+from shrink.search.study import Study
+from shrink.search.trials import Entry, Head
 from shrink.search.work import Budget, finished, work
 from shrink.search.workbench import Workbench
 from shrink.steps.bundling import is_ours

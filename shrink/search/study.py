@@ -13,31 +13,21 @@ from typing import Any
 
 import msgspec
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from shrink.errors import DataError, RequestError
 from shrink.search import journal
-from shrink.search.goal import Figures, Goal
-from shrink.search.points import STEP, Point, Space
+from shrink.search.goal import Figures
+from shrink.search.points import Point
 from shrink.search.result import Result, values
+from shrink.search.trials import Entry, Head, distributions, entries_of, params_of, point_of
 
 NAME = "shrink"
 RANDOM_FIRST = 8  # trials before the sampler learns from them
 REPEATS = 20  # proposals of points that are known, before one that is not is drawn
 DIRECTIONS = (StudyDirection.MINIMIZE,) * 3  # of `result.values`
-
-
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What a study is of: trials of another one say nothing here."""
-
-    model: str  # hash of its weights and of how images are prepared
-    data: str  # hash of the images that judge, and of those that calibrate
-    recipe: str  # hash of all else that is not searched
-    goal: Goal
-    space: Space
 
 
 OF: Mapping[str, str] = {
@@ -56,26 +46,6 @@ class Lease:
 
     beat: float = 10.0
     stale: float = 60.0
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial."""
-
-    number: int
-    point: Point
-    state: str  # running, done, given up, failed
-    result: Result | None  # of one that is done
-    why: str  # it was given up or failed
-    seconds: float | None
-
-
-STATES = {
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "given up",
-    TrialState.FAIL: "failed",
-}
 
 
 class GivenUpError(Exception):
@@ -105,12 +75,12 @@ class Study:
         if "head" not in known:
             self._study.set_user_attr("head", msgspec.to_builtins(head))
             for point in head.space.starts():
-                self._study.enqueue_trial(_params(point, head.space), skip_if_exists=True)
+                self._study.enqueue_trial(params_of(point, head.space), skip_if_exists=True)
         _check_same(place, _head(self._study, place), head)
 
     def entries(self) -> list[Entry]:
         """All trials that began, but for proposals of points that were known."""
-        return _entries(self._study)
+        return entries_of(self._study)
 
     def next(self) -> tuple[int, Point] | None:
         """A point that no worker has tried: proposed, or drawn from those that are left; None if none is."""
@@ -123,7 +93,7 @@ class Study:
         left = [point for point in self.head.space.every() if point not in known]
         if not left:
             return None
-        self._study.enqueue_trial(_params(left[self._seed % len(left)], self.head.space))
+        self._study.enqueue_trial(params_of(left[self._seed % len(left)], self.head.space))
         return self._ask()
 
     def done(self, number: int, result: Result, seconds: float) -> None:
@@ -191,8 +161,8 @@ class Study:
         self._study.sampler = TPESampler(
             n_startup_trials=RANDOM_FIRST, multivariate=True, constant_liar=True, seed=self._seed + count
         )
-        trial = self._study.ask(_distributions(self.head.space))
-        return trial.number, _point(trial.params)
+        trial = self._study.ask(distributions(self.head.space))
+        return trial.number, point_of(trial.params)
 
     def _running(self, number: int) -> optuna.Trial | None:
         """A trial that is still this worker's; None if another took this one for dead."""
@@ -218,7 +188,7 @@ def read(place: str) -> tuple[Head, list[Entry], str]:
     if not _is_url(place):
         return _read_file(Path(place))
     study = _opened(place, lambda storage: optuna.load_study(study_name=NAME, storage=storage))
-    return _head(study, place), _entries(study), ""
+    return _head(study, place), entries_of(study), ""
 
 
 def _read_file(path: Path) -> tuple[Head, list[Entry], str]:
@@ -232,7 +202,7 @@ def _read_file(path: Path) -> tuple[Head, list[Entry], str]:
         copy.write_bytes(b"".join(line + b"\n" for line in lines))
         study = _opened(str(copy), lambda storage: optuna.load_study(study_name=NAME, storage=storage), shown=str(path))
         note = f"line {good + 1} of {every} is damaged: what follows it was not read" if good < every else ""
-        return _head(study, str(path)), _entries(study), note
+        return _head(study, str(path)), entries_of(study), note
 
 
 def _is_url(place: str) -> bool:
@@ -272,41 +242,3 @@ def _check_same(place: str, theirs: Head, ours: Head) -> None:
                 "what it has found says nothing about this search",
                 "give the same as when it began, or another --study",
             )
-
-
-def _entries(study: optuna.Study) -> list[Entry]:
-    whole = len(Point.__struct_fields__)  # another worker may be half way through its proposal
-    trials = (trial for trial in study.get_trials(deepcopy=False) if len(trial.params) == whole)
-    return [_entry(trial) for trial in trials if not trial.user_attrs.get("repeats")]
-
-
-def _entry(trial: FrozenTrial) -> Entry:
-    attributes = trial.user_attrs
-    result = attributes.get("result") if trial.state == TrialState.COMPLETE else None
-    return Entry(
-        number=trial.number,
-        point=_point(trial.params),
-        state=STATES[trial.state],
-        result=None if result is None else msgspec.convert(result, type=Result),
-        why=str(attributes.get("why", "")),
-        seconds=attributes.get("seconds"),
-    )
-
-
-def _point(params: Mapping[str, Any]) -> Point:
-    prune = round(params["prune"], 2)
-    return Point(**{**params, "prune": prune, "epochs": 0 if prune == 1 else params["epochs"]})
-
-
-def _params(point: Point, space: Space) -> dict[str, Any]:
-    """The other way round: what the sampler may draw that gives the point."""
-    return {**msgspec.to_builtins(point), **({"epochs": space.epochs[0]} if point.prune == 1 else {})}
-
-
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {
-        "prune": FloatDistribution(1.0, space.most_pruned, step=STEP),
-        "resolution": CategoricalDistribution(space.resolutions),
-        "targets": CategoricalDistribution(space.targets),
-        "epochs": CategoricalDistribution(space.epochs),
-    }

@@ -12,7 +12,8 @@ from shrink.search.front import describe, winner
 from shrink.search.goal import Figures, Look
 from shrink.search.points import Point
 from shrink.search.result import Result
-from shrink.search.study import Entry, GivenUpError, Study
+from shrink.search.study import GivenUpError, Study
+from shrink.search.trials import Entry
 
 Make = Callable[[Point, Look, Stage], Result]
 """Makes and judges a point; raises `GivenUpError` out of a look, or a Problem."""

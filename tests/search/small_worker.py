@@ -10,7 +10,8 @@ from shrink.progress import Quiet, Stage
 from shrink.search.goal import Figures, Goal, Look
 from shrink.search.points import Point, Space
 from shrink.search.result import Clocked, File, Result
-from shrink.search.study import Head, Lease, Study
+from shrink.search.study import Lease, Study
+from shrink.search.trials import Head
 from shrink.search.work import Budget, work
 
 MODELS = Path(__file__).with_name("search_models.py")

@@ -12,7 +12,7 @@ from shrink.search.front import closest, front, winner
 from shrink.search.goal import Figures, Goal
 from shrink.search.points import Point, Space
 from shrink.search.result import Clocked, File, Result
-from shrink.search.study import Entry
+from shrink.search.trials import Entry
 
 FIGURES = Figures(drop=0.4, drop_likely=0.5, size_mb=2.0, size_ratio=0.5, latency_ms=10.0, latency_ratio=0.25)
 

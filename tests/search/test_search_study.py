@@ -17,6 +17,7 @@ from small_worker import HEAD, LEASE, result
 from shrink.errors import DataError, LoweringError, RequestError
 from shrink.progress import Quiet
 from shrink.search import journal
+from shrink.search.front import table
 from shrink.search.goal import Figures, Goal, Look
 from shrink.search.points import Point, Space
 from shrink.search.study import Study, read
@@ -161,6 +162,24 @@ def test_what_is_no_study_is_said_in_three_lines(tmp_path: Path, content: bytes)
     with pytest.raises(DataError) as refused:
         read(str(place))
     assert all((refused.value.what, refused.value.why, refused.value.fix))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"lost":', '"lots":'), ('"size_bytes":', '"size_bytes":-'), ('"targets":"', '"targets":"\\u001b[2J')],
+)
+def test_a_trial_that_was_tampered_with_is_noticed_or_shown_as_text(tmp_path: Path, old: str, new: str) -> None:
+    place = tmp_path / "study.journal"
+    small_worker.main(str(place), str(tmp_path / "log"), 3, 0.0)
+    text = place.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new))
+    try:
+        head, entries, note = read(str(place))
+    except DataError as refused:
+        assert all((refused.what, refused.why, refused.fix))
+    else:
+        assert all(line.isprintable() for line in table(head, entries, note))
 
 
 def test_a_password_is_not_shown() -> None:
