@@ -33,7 +33,9 @@ demo: $(INSTALLED)  ## export the demo CNN and ViT to int8, verify them, classif
 	$(BIN)/python -m device_runner classify $(DEMO)/cnn/tflite-int8 $(DEMO)/images
 	$(BIN)/python -m device_runner classify $(DEMO)/vit/onnx-int8 $(DEMO)/images
 	@echo
-	@echo 'The reports: $(DEMO)/cnn/report.md and $(DEMO)/vit/report.md; the images: $(DEMO)/images.'
+	@$(BIN)/shrink report $(DEMO)/cnn $(DEMO)/vit > /dev/null
+	@$(BIN)/shrink report $(DEMO)/vit $(DEMO)/cnn > /dev/null
+	@echo 'Look at $(DEMO)/cnn/report.html and $(DEMO)/vit/report.html; the images: $(DEMO)/images.'
 
 test: $(INSTALLED)  ## run the tests, but for the long measurements
 	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) $(TEST_ARGS)
