@@ -11,7 +11,7 @@ RUNNER = ("-m", "device_runner")
 
 
 def next_steps(report: Report, out_dir: PurePath, python: str = "python") -> list[str]:
-    """Commands in the order to try them: prove every bundle that was written, then use the first.
+    """Commands in the order to try them: prove every bundle that was written, use the first, look.
 
     Args:
         out_dir: the directory of the report and the bundles, as the reader would type it.
@@ -20,7 +20,8 @@ def next_steps(report: Report, out_dir: PurePath, python: str = "python") -> lis
     bundles = [_path(out_dir / artifact.bundle) for artifact in report.artifacts if artifact.bundle is not None]
     prove = [shell((python, *RUNNER, "selftest", bundle)) for bundle in bundles]
     use = [shell((python, *RUNNER, "classify", bundle)) + " IMAGE" for bundle in bundles[:1]]
-    return prove + use
+    look = [shell(("shrink", "report", _path(out_dir)))] if bundles else []
+    return prove + use + look
 
 
 def _path(path: PurePath) -> str:

@@ -113,11 +113,12 @@ def test_next_steps_are_words_the_shell_gives_back() -> None:
         ["python", "-m", "device_runner", "selftest", "my out/tflite-int8"],
         ["python", "-m", "device_runner", "selftest", "my out/onnx-int8"],
         ["python", "-m", "device_runner", "classify", "my out/tflite-int8", "IMAGE"],
+        ["shrink", "report", "my out"],
     ]
 
 
 def test_a_directory_is_never_read_as_an_option() -> None:
-    assert all(" ./-o/" in step for step in next_steps(example(), PurePath("-o")))
+    assert all(" ./-o" in step for step in next_steps(example(), PurePath("-o")))
 
 
 @pytest.mark.parametrize("verdict", ["pass", "fail", "not enough images"])
