@@ -104,7 +104,7 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
     """Make a smaller model and write it to `out`, to be exported or pruned again as `pruned:OUT`.
 
     Args:
-        recipe: with `prune` or `prune_params`; its targets are not looked at.
+        recipe: with `prune`, `prune_params`, or `prune_to_latency` on the runtime of its first target.
         out: directory to make; it appears whole or not at all.
         dry_run: only plan; nothing is fitted and nothing written.
         force: replace `out`, if it is an earlier pruned model.
@@ -113,7 +113,8 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
         Problem: one of the classes in `shrink.errors`; nothing was written.
     """
     if recipe.pruning is None:
-        raise RecipeError("nothing is to be pruned", "neither --prune nor --prune-params is given", "add --prune 1.5x")
+        why = "neither --prune nor --prune-params nor --prune-to-latency is given"
+        raise RecipeError("nothing is to be pruned", why, "add --prune 1.5x")
     if not dry_run:
         check_free(out, replace=force, is_ours=pruning.is_ours)
     clock, skipped = Clock(progress), SkipLog()

@@ -15,7 +15,7 @@ from device_runner.manifest import Preprocess
 from shrink.data.sources import BUILTIN
 from shrink.errors import RecipeError, nearest
 
-Measure = Literal["macs", "parameters"]
+Measure = Literal["macs", "parameters", "latency"]
 Score = Literal["error", "taylor", "magnitude", "random"]
 
 EXAMPLES: Mapping[str, tuple[str, str]] = {
@@ -31,6 +31,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "seed": ("a whole number of at least 0", "seed = 0"),
     "prune": ("how many times fewer multiply-accumulates are wanted", 'prune = "1.5x"'),
     "prune_params": ("the share of parameters to remove", 'prune_params = "50%"'),
+    "prune_to_latency": (
+        "the share of the time that may be left, above 0 and below 1",
+        "prune_to_latency = 0.6",
+    ),
     "prune_score": ("error, taylor, magnitude or random", 'prune_score = "error"'),
     "keep": ("a list of layers, whose channels all stay", 'keep = ["layer1", "head"]'),
     "tune": ("a table", "[tune]"),
@@ -136,6 +140,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0  # >= 0
     prune: str | None = None  # "2x": half of the multiply-accumulates
     prune_params: str | None = None  # "50%" of the parameters go
+    prune_to_latency: float | None = None  # share of the float file's time that is left, measured on this host
     prune_score: Score = "error"  # what decides which channels go
     keep: tuple[str, ...] = ()  # layers that keep all channels
     tune: Tune | None = None  # None: no training
@@ -146,7 +151,10 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
         """What is asked for in the user's words, what is to shrink, and the share of it that is left."""
         if self.prune is not None:
             return self.prune, "macs", _share_left(self.prune)
-        return None if self.prune_params is None else (self.prune_params, "parameters", _share_left(self.prune_params))
+        if self.prune_params is not None:
+            return self.prune_params, "parameters", _share_left(self.prune_params)
+        time = self.prune_to_latency
+        return None if time is None else (f"{time:g} of the latency", "latency", time)
 
     def __post_init__(self) -> None:
         for key in ("model", "data", "checkpoint", "calibrate"):
@@ -169,15 +177,18 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):
             raise RecipeError(f"the target {twice[0]} is named twice", "it gives one bundle", "name each target once")
 
     def _check_pruning(self) -> None:
-        if self.prune is not None and self.prune_params is not None:
+        asked = [key for key in ("prune", "prune_params", "prune_to_latency") if getattr(self, key) is not None]
+        if len(asked) > 1:
             why = "each asks for another size, and one of them decides"
-            raise RecipeError("prune and prune_params are both given", why, "give one of the two")
+            raise RecipeError(f"{' and '.join(asked[:2])} are both given", why, "give one of the two")
+        if self.prune_to_latency is not None and not 0 < self.prune_to_latency < 1:
+            raise _wrong("prune_to_latency", self.prune_to_latency, "")
         for key in ("prune", "prune_params"):
-            asked = getattr(self, key)
-            if asked is not None and not 0 < _share_left(asked) < 1:
+            size = getattr(self, key)
+            if size is not None and not 0 < _share_left(size) < 1:
                 what, example = EXAMPLES[key]
-                why = "nothing would be removed" if _share_left(asked) == 1 else f"it is {what}"
-                raise RecipeError(f"{key} is {asked!r}", why, f"write {example}")
+                why = "nothing would be removed" if _share_left(size) == 1 else f"it is {what}"
+                raise RecipeError(f"{key} is {size!r}", why, f"write {example}")
         if self.pruning is None and self.keep:
             why = "it names layers that are not to be pruned"
             raise RecipeError(

@@ -227,6 +227,7 @@ def test_whatever_is_written_it_is_a_recipe_or_a_recipe_error(asked: dict[str, A
 def test_a_wish_is_a_share_that_is_left() -> None:
     assert parse(ASKED | {"prune": "2x"}, "r.toml").pruning == ("2x", "macs", 0.5)
     assert parse(ASKED | {"prune_params": "30%"}, "r.toml").pruning == ("30%", "parameters", 0.7)
+    assert parse(ASKED | {"prune_to_latency": 0.6}, "r.toml").pruning == ("0.6 of the latency", "latency", 0.6)
     assert parse(ASKED, "r.toml").pruning is None
 
 
@@ -241,6 +242,9 @@ def test_a_wish_is_a_share_that_is_left() -> None:
         ({"prune": "-2x"}, "prune is '-2x'", "it is how many times fewer multiply-accumulates are wanted"),
         ({"prune_params": "100%"}, "prune_params is '100%'", "it is the share of parameters to remove"),
         ({"prune": "2x", "prune_params": "5%"}, "prune and prune_params are both given", "each asks for another size"),
+        ({"prune_to_latency": 1.0}, "prune_to_latency is 1.0", "it is the share of the time that may be left"),
+        ({"prune_to_latency": 0.0}, "prune_to_latency is 0.0", "it is the share of the time that may be left"),
+        ({"prune": "2x", "prune_to_latency": 0.5}, "prune and prune_to_latency are both given", "each asks for"),
         ({"keep": ["head"]}, "keep is given, and nothing is to be pruned", "it names layers that are not to be"),
         ({"prune": "2x", "prune_score": "best"}, "prune_score is 'best' in r.toml", "it is error, taylor, magnitude"),
     ],

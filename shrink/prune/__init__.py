@@ -164,6 +164,13 @@ def cut(graph_module: fx.GraphModule, ranked: Ranked, settings: Settings) -> Cut
     return Cut(small, msgspec.structs.replace(plan, macs_unread=macs(graph_module) - macs(whole)), dead)
 
 
+def least_left(graph_module: fx.GraphModule, ranked: Ranked, settings: Settings) -> float:
+    """The share of what is to shrink that is left when as much goes as can without emptying a layer; 0..1."""
+    whole, measure = ranked.whole, settings.measure
+    _, left = choose(whole, ranked.coupling, ranked.curves, measure=measure, ratio=0, multiple_of=settings.multiple_of)
+    return left * (macs(whole) / macs(graph_module) if measure == "macs" else 1.0) * (1 + 1e-9)
+
+
 def smaller(plan: Plan) -> tuple[str, ...]:
     """What a plan does, in words."""
     unread = plan.macs_unread / plan.macs_before

@@ -33,12 +33,13 @@ def lower_all(job: Job, captured: fx.GraphModule) -> dict[Rules, Lowered]:
     """
     found: dict[Rules, Lowered] = {}
     for rules in dict.fromkeys(map(job.rules, job.files)):
-        lowered = _lowered(job, captured, rules)
-        found[rules] = next((other for other in found.values() if other.rewrites == lowered.rewrites), lowered)
+        one = lowered(job, captured, rules)
+        found[rules] = next((other for other in found.values() if other.rewrites == one.rewrites), one)
     return found
 
 
-def _lowered(job: Job, captured: fx.GraphModule, rules: Rules) -> Lowered:
+def lowered(job: Job, captured: fx.GraphModule, rules: Rules) -> Lowered:
+    """A copy of the graph, rewritten by a set of rules."""
     graph = copied(captured)
     preprocess = job.model.preprocess
     return Lowered(graph, lower(graph, rules, normalization=(preprocess.mean, preprocess.std)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from shrink.models import pruned_source
 from shrink.progress import Stage
 from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
+from shrink.steps.hastening import cut_to_latency
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
 from shrink.steps.threads import threads_per_op, workers
@@ -51,14 +52,25 @@ def prune_graph(
         return stage.track(list(items))
 
     images = calibration_tensor(job, skipped)
+    asked = settings(job.recipe)
     with threads_per_op(workers()):  # one graph at a time, on many images
-        return prune.run(captured, settings(job.recipe), images, apply_only=plan_only, track=track)
+        if job.recipe.pruning[1] != "latency":
+            return prune.run(captured, asked, images, apply_only=plan_only, track=track)
+        ranked = prune.rank(captured, asked, images, track=track)
+        made, measured = cut_to_latency(job, captured, ranked, asked, stage)
+        pruned = prune.Pruned(made.graph, made.plan, prune.smaller(made.plan))
+        if not plan_only:
+            fitted = prune.refit(ranked, made, images)
+            pruned = prune.train(captured, fitted, images, seed=asked.seed, track=track)
+    return replace(pruned, changes=(*pruned.changes, measured))
 
 
 def settings(recipe: ExportRecipe) -> prune.Settings:
-    """How a recipe that asks for it wants to be pruned."""
+    """How a recipe that asks for it wants to be pruned; a wish for latency is one for multiply-accumulates at first."""
     assert recipe.pruning is not None
-    return prune.Settings(*recipe.pruning, score=recipe.prune_score, keep=recipe.keep, seed=recipe.seed)
+    wish, measure, left = recipe.pruning
+    reduced = "macs" if measure == "latency" else measure
+    return prune.Settings(wish, reduced, left, score=recipe.prune_score, keep=recipe.keep, seed=recipe.seed)
 
 
 def calibration_tensor(job: Job, skipped: SkipLog) -> Tensor:

@@ -40,10 +40,11 @@ def write(job: Job, graphs: Mapping[Rules, Lowered], calibrated: Calibrated, sta
         ArtifactError: a file that its runtime refuses.
     """
     files = stage.track(job.files)
-    return {t.name: _artifact(job, t, graphs[job.rules(t)], calibrated.plans.get(t.name)) for t in files}
+    return {t.name: written(job, t, graphs[job.rules(t)], calibrated.plans.get(t.name)) for t in files}
 
 
-def _artifact(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
+def written(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chosen | None) -> Artifact:
+    """The file of one target, loaded in its runtime; `chosen` says how it is quantized, None that it stays float."""
     model = print_file(job, target, lowered, chosen)
     found = inspect_bytes(model, target.format, target.name)
     check_integers(target, found)

@@ -37,6 +37,14 @@ Prune = Annotated[
 PruneParams = Annotated[
     str | None, typer.Option("--prune-params", metavar="SHARE", help="Or until so many parameters are gone, as 50%.")
 ]
+PruneToLatency = Annotated[
+    float | None,
+    typer.Option(
+        "--prune-to-latency",
+        metavar="SHARE",
+        help="Or until the float file of the first target takes this share of its time on this host, as 0.6.",
+    ),
+]
 PruneScore = Annotated[
     str | None,
     typer.Option(

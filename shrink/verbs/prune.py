@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from shrink.shell import say
-from shrink.verbs.options import Checkpoint, Data, Json, Keep, Model, Prune, PruneParams, PruneScore, path
+from shrink.verbs.options import (
+    Checkpoint,
+    Data,
+    Json,
+    Keep,
+    Model,
+    Prune,
+    PruneParams,
+    PruneScore,
+    PruneToLatency,
+    path,
+)
 
 
 def prune(
@@ -16,6 +27,7 @@ def prune(
     data: Data = None,
     prune: Prune = None,
     prune_params: PruneParams = None,
+    prune_to_latency: PruneToLatency = None,
     prune_score: PruneScore = None,
     keep: Keep = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory to make.")] = Path("pruned"),
@@ -55,6 +67,7 @@ def prune(
         "calibrate": calibrate,
         "prune": prune,
         "prune_params": prune_params,
+        "prune_to_latency": prune_to_latency,
         "prune_score": prune_score,
         "keep": keep or None,
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shrink.shell import say
-from shrink.verbs.options import Checkpoint, Data, Keep, Model, Prune, PruneParams, PruneScore, path
+from shrink.verbs.options import Checkpoint, Data, Keep, Model, Prune, PruneParams, PruneScore, PruneToLatency, path
 
 
 def tune(
@@ -61,6 +61,7 @@ def tune(
     ] = None,
     prune: Prune = None,
     prune_params: PruneParams = None,
+    prune_to_latency: PruneToLatency = None,
     prune_score: PruneScore = None,
     keep: Keep = None,
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file as for `shrink export`.")] = None,
@@ -101,6 +102,7 @@ def tune(
         "checkpoint": path(checkpoint),
         "prune": prune,
         "prune_params": prune_params,
+        "prune_to_latency": prune_to_latency,
         "prune_score": prune_score,
         "keep": keep or None,
         "tune": table,

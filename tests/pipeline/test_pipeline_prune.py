@@ -125,6 +125,9 @@ def test_pruning_within_an_export_is_judged_against_the_whole_model(
         (("--prune", "1x"), "prune is '1x'"),
         (("--prune", "500x"), "pruning by 500x cannot be reached"),
         (("--prune", "2x", "--keep", "wide"), "pruning by 2x cannot be reached"),
+        (("--prune-to-latency", "1.5"), "prune_to_latency is 1.5"),
+        (("--prune", "2x", "--prune-to-latency", "0.5"), "prune and prune_to_latency are both given"),
+        (("--prune-to-latency", "0.001"), "pruning to 0.001 of the latency cannot be reached"),
         (("--prune", "2x", "--keep", "nowhere"), "there is no layer 'nowhere' to keep"),
     ],
 )
