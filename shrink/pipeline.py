@@ -98,6 +98,7 @@ class PruneResult:
 
     plan: Plan
     judged: pruning.Judged | None  # None: only the plan was asked for
+    changes: tuple[str, ...]  # what was done, in words
 
 
 def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False, progress: Progress) -> PruneResult:
@@ -126,11 +127,11 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
             pruned = pruning.prune_graph(job, captured, skipped, stage, plan_only=dry_run)
         assert pruned is not None
         if dry_run:
-            return PruneResult(pruned.plan, None)
+            return PruneResult(pruned.plan, None, pruned.changes)
         with clock.stage("compare with the whole model") as stage:
             judged = pruning.judge(job, pruned.graph, skipped, stage)
             pruning.save(out, job, pruned, judged, force=force)
-    return PruneResult(pruned.plan, judged)
+    return PruneResult(pruned.plan, judged, pruned.changes)
 
 
 TUNE_STAGES = 4

@@ -83,6 +83,8 @@ def prune(
         return
     for line in pruning.table(found.plan):
         say(line)
+    for change in found.changes:
+        say(change)
     if found.judged is not None:
         say(pruning.verdict(found.judged))
         say(f"\nnext: shrink export pruned:{out} --data {asked.data}")
