@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from shrink.export.clamps import without_clamps
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.export.half import check_half
@@ -20,7 +21,7 @@ from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.names import Codes
 from shrink.export.ports import only_codes, take_pixels
 from shrink.export.products import join_products
-from shrink.export.tflite_half import halve_tflite
+from shrink.export.tflite_half import halve_tables, halve_tflite
 from shrink.graph.shapes import input_shape
 
 
@@ -54,6 +55,7 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
     """
     if form.half:
         check_half(graph_module)
+    graph_module = without_clamps(graph_module) if quantized else graph_module
     import litert_torch
     from litert_torch.quantize import pt2e_quantizer
     from litert_torch.quantize.quant_config import QuantConfig
@@ -72,7 +74,8 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
-    for wanted, rewrite in ((quantized, read_codes), (True, join_products), (form.half, halve_tflite)):
+    rewrites = (quantized, read_codes), (quantized, halve_tables), (True, join_products), (form.half, halve_tflite)
+    for wanted, rewrite in rewrites:
         model = rewrite(model) if wanted else model
     model = model if form.wide is None else widen(model, form.wide)
     model = take_pixels(model, form.pixels) if form.pixels else model

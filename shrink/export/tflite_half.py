@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from shrink.export.flatbuffer import pack, parse
-from shrink.export.half import LEAST
-from shrink.export.ports import opcode, tensor_like
+from shrink.export.half import LARGEST, LEAST
+from shrink.export.ports import code_of, opcode, tensor_like
+
+TABLE = 4096
+"""Numbers in a constant that is added, multiplied or concatenated above which an int8 file holds it in 16 bits:
+position biases and masks, as many bytes as the weights of some transformers."""
+
+TABLE_READERS = {
+    schema.BuiltinOperator.ADD,
+    schema.BuiltinOperator.SUB,
+    schema.BuiltinOperator.MUL,
+    schema.BuiltinOperator.CONCATENATION,
+}
 
 
 def halve_tflite(model: bytes) -> bytes:
     """The file with 16-bit constants."""
     tree = parse(model)
     (graph,) = tree.subgraphs
+    return _halved(tree, {i for i in range(len(graph.tensors)) if _floats(tree, i).size >= LEAST})
+
+
+def halve_tables(model: bytes) -> bytes:
+    """The file with its large float tables in 16 bits, if they fit; weights, biases and scales stay."""
+    tree = parse(model)
+    (graph,) = tree.subgraphs
+    read = {index for op in graph.operators if code_of(tree, op) in TABLE_READERS for index in op.inputs}
+    others = {index for op in graph.operators if code_of(tree, op) not in TABLE_READERS for index in op.inputs}
+    tables = {index: _floats(tree, index) for index in read - others}
+    wanted = {i for i, t in tables.items() if t.size >= TABLE and float(np.abs(t).max()) <= LARGEST}
+    return _halved(tree, wanted) if wanted else model
+
+
+def _floats(tree: Any, index: int) -> NDArray[np.float32]:
+    """The numbers of a constant 32-bit float tensor; none for any other."""
+    tensor = tree.subgraphs[0].tensors[index]
+    data = tree.buffers[tensor.buffer].data
+    if tensor.type != schema.TensorType.FLOAT32 or data is None:
+        return np.zeros(0, np.float32)
+    return np.frombuffer(np.asarray(data).tobytes(), np.float32)
+
+
+def _halved(tree: Any, wanted: Collection[int]) -> bytes:
+    """The file with some constants in 16 bits, each widened by an op."""
+    (graph,) = tree.subgraphs
     widened, halved = [], {}
-    for index, tensor in enumerate(list(graph.tensors)):
-        data = tree.buffers[tensor.buffer].data
-        if tensor.type != schema.TensorType.FLOAT32 or data is None or len(data) < 4 * LEAST:
-            continue
-        floats = np.frombuffer(np.asarray(data).tobytes(), np.float32)
-        halved[tensor.buffer] = floats.astype(np.float16).view(np.uint8)
+    for index in sorted(wanted):
+        tensor = graph.tensors[index]
+        halved[tensor.buffer] = _floats(tree, index).astype(np.float16).view(np.uint8)
         half = tensor_like(tensor, schema.TensorType.FLOAT16, None)
-        half.buffer, tensor.buffer = tensor.buffer, 0
+        half.buffer = tensor.buffer
         graph.tensors.append(half)
         op = schema.OperatorT()
         op.inputs, op.outputs = [len(graph.tensors) - 1], [index]
         op.opcodeIndex = opcode(tree, schema.BuiltinOperator.DEQUANTIZE, version=3)
         widened.append(op)
-    for index, content in halved.items():
-        tree.buffers[index].data = content
+    for index in wanted:
+        graph.tensors[index].buffer = 0
+    for buffer, content in halved.items():
+        tree.buffers[buffer].data = content
     graph.operators[:0] = widened
     return pack(tree)

@@ -116,6 +116,26 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
 
 
+def pad_with(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Padding with another number than 0 as a concatenation with a constant, which XNNPACK takes; it has no PADV2."""
+    x, pads, value, *_ = (*node.args, 0.0)
+    source, counts, number = (x, list(pads), float(value))  # type: ignore[arg-type, call-overload]
+    if number == 0 or min(counts) < 0 or node.meta["dtype"] is not torch.float32:
+        return None
+    shape, found = list(source.meta["shape"]), source
+    for place in range(0, len(counts), 2):
+        axis = len(shape) - 1 - place // 2
+        parts = [found]
+        for count, at in ((counts[place], 0), (counts[place + 1], 2)):
+            if count:
+                with node.graph.inserting_before(node):
+                    size = [*shape[:axis], count, *shape[axis + 1 :]]
+                    parts.insert(at, add_constant(graph_module, f"{node.name}_edge", torch.full(size, number)))
+        if len(parts) > 1:
+            found, shape[axis] = call(node, aten.cat.default, parts, axis), shape[axis] + sum(counts[place : place + 2])
+    return found
+
+
 def _is_nonnegative(node: fx.Node) -> bool:
     if node.target is aten.hardtanh.default:
         return bool(node.args[1] >= 0)  # type: ignore[operator]
@@ -215,15 +235,20 @@ def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
 
 
 def every_other(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """x[start::step] as the start-th of every step numbers: XNNPACK takes slices without steps only."""
+    """x[start::step] as the start-th of every step numbers: XNNPACK takes slices without steps only.
+
+    Zeros behind an axis that is no multiple of the step are never among them.
+    """
     given: list[Any] = [*node.args]
-    source, axis, start, end, step = given + _SLICE[len(given) :]
+    source, axis, start, _, step = given + _SLICE[len(given) :]
     shape = list(node.meta["shape"])
     size, axis = source.meta["shape"][axis], axis % len(shape)
-    first = start or 0
-    if step == 1 or size % step or not 0 <= first < step or (end is not None and end < size - step + first + 1):
+    first, groups = start or 0, -(-size // step)
+    if step == 1 or not 0 <= first < step or shape[axis] != groups:
         return None
-    apart = [*source.meta["shape"][:axis], size // step, step, *source.meta["shape"][axis + 1 :]]
+    if missing := groups * step - size:
+        source = call(node, aten.constant_pad_nd.default, source, [0, 0] * (len(shape) - 1 - axis) + [0, missing], 0.0)
+    apart = [*shape[:axis], groups, step, *shape[axis + 1 :]]
     return call(node, aten.select.int, call(node, aten.reshape.default, source, apart), axis + 1, first)
 
 
@@ -274,6 +299,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "hard_swish": {aten.hardswish.default: hard_swish},
     "silu": {aten.silu.default: silu},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
+    "pad_with": {aten.constant_pad_nd.default: pad_with},
     "pool_padding": {aten.max_pool2d.default: pool_padding},
     "every_other": {aten.slice.Tensor: every_other},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
@@ -290,6 +316,7 @@ DESCRIPTIONS = {
     "silu": "written as x * sigmoid(x)",
     "pool_to_mean": "global average pool written as mean",
     "pool_padding": "zeros put around what is not negative before its maximum is taken",
+    "pad_with": "padding with a number written as a concatenation",
     "every_other": "slices with steps written as a reshape and a selection",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",

@@ -109,7 +109,7 @@ class Misread(nn.Module):
 
 
 class Products(nn.Module):
-    """Matrix products of values that are codes, as in LeViT, and a value of another layout that two layers read."""
+    """Matrix products of values that are codes, a value of another layout that two layers read, a ReLU of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,8 @@ class Products(nn.Module):
         q, k, v = self.stem(x).flatten(2).chunk(3, 1)
         weights = ((q.transpose(-2, -1) @ k) * 0.3).softmax(-1)
         x = (v @ weights.transpose(-2, -1)).view(1, 8, 7, 7)
-        return self.head((x + self.mix(x)).mean((2, 3)))
+        y = self.mix(x)
+        return self.head((x + F.relu(y) * y).mean((2, 3)))
 
 
 class Mixed(nn.Module):

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from export_nets import SHAPE, Printed, images, scores
-from torch import nn
+from torch import Tensor, nn
 
+from device_runner.engines import open_engine
 from shrink.errors import LoweringError
 from shrink.export.half import LEAST, check_half
+from shrink.export.tflite import to_tflite
+from shrink.export.tflite_half import halve_tables
 from shrink.graph.capture import capture
 from shrink.inspect.truth import inspect_bytes
 
@@ -68,3 +71,26 @@ def test_a_weight_that_would_become_infinite_is_refused_with_its_layer() -> None
     with pytest.raises(LoweringError, match=r"layer '1\.0' does not fit into a 16-bit float") as caught:
         check_half(capture(net, SHAPE))
     assert "8-bit" in caught.value.fix
+
+
+@pytest.mark.parametrize(("largest", "kept"), [(1.0, False), (1e5, True)])
+def test_a_table_is_held_in_16_bits_where_it_fits_and_weights_are_not(largest: float, kept: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.mix = nn.Parameter(torch.rand(1, 3, 40, 40)), nn.Conv2d(3, 160, 3)
+            self.table.data[0, 0, 0, 0] = largest
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mix(x + self.table).mean((2, 3))
+
+    file = to_tflite(capture(Net().eval(), (1, 3, 40, 40)), quantized=False)
+    made = halve_tables(file)
+    assert (made == file) == kept
+    if not kept:
+        assert 3 * 40 * 40 * 2 - 500 < len(file) - len(made) <= 3 * 40 * 40 * 2
+        x = np.random.default_rng(0).random((1, 3, 40, 40), np.float32)
+        given, wanted = open_engine(made, "tflite").run(x), open_engine(file, "tflite").run(x)
+        assert 0 < np.abs(given - wanted).max() < 2**-11 * np.abs(wanted).max()
+        truth = inspect_bytes(made, "tflite").truth
+        assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())

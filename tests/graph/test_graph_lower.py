@@ -119,6 +119,24 @@ def test_other_convolutions_stay_whole(conv: nn.Module) -> None:
     assert lowered(conv, "big_depthwise", (1, 4, 27, 27)) == ["conv2d.default"]
 
 
+# --- padding
+
+
+@settings(max_examples=25, deadline=None)
+@given(pads=st.lists(st.integers(0, 2), min_size=4, max_size=4).filter(any), number=st.sampled_from([1.0, -2.5, 0.1]))
+def test_padding_with_a_number_becomes_a_concatenation(pads: list[int], number: float) -> None:
+    assert set(lowered(lambda x: aten.constant_pad_nd.default(x, pads, number), "pad_with")) == {"cat.default"}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: aten.constant_pad_nd.default(x, [1, 1], 0.0), lambda x: aten.constant_pad_nd.default(x, [1, -1], 2.0)],
+    ids=["zeros", "cut"],
+)
+def test_other_padding_stays(function: Callable[[Tensor], Tensor]) -> None:
+    assert "cat.default" not in lowered(function, "pad_with")
+
+
 # --- numbers
 
 
@@ -462,6 +480,8 @@ def test_other_pools_keep_their_padding(function: Callable[[Tensor], Tensor]) ->
         lambda x: x[:, :, 1::2, ::4],
         lambda x: x[..., 2::4],
         lambda x: x[:, :, 0:7:2],  # the end changes nothing
+        lambda x: x[:, :, ::3],  # 8 numbers: one more is needed
+        lambda x: x[:, :, 1::3, 1::7],
     ],
 )
 def test_every_other_number_is_selected(function: Callable[[Tensor], Tensor]) -> None:
@@ -471,7 +491,7 @@ def test_every_other_number_is_selected(function: Callable[[Tensor], Tensor]) ->
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: x[:, :, 2:6], lambda x: x[:, :, ::3], lambda x: x[:, :, 0:5:2], lambda x: x[:, :, 3::2]]
+    "function", [lambda x: x[:, :, 2:6], lambda x: x[:, :, 2::3], lambda x: x[:, :, 0:5:2], lambda x: x[:, :, 3::2]]
 )
 def test_other_slices_stay(function: Callable[[Tensor], Tensor]) -> None:
     assert "select.int" not in lowered(function, "every_other", (1, 3, 8, 8))

@@ -1,0 +1,40 @@
+"""Clamps between codes that the codes themselves carry out."""
+
+from __future__ import annotations
+
+import torch
+import torch.ao.quantization.fx._decomposed
+from torch import fx
+
+from shrink.graph.edit import copied, replace
+
+aten, quantized = torch.ops.aten, torch.ops.quantized_decomposed
+ENDS = {aten.relu.default: (0.0, float("inf")), aten.hardtanh.default: (-1.0, 1.0)}
+"""Clamp -> its ends, where the node gives none."""
+
+
+def without_clamps(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy without the clamps from codes to codes that reach no further than the clamp's ends.
+
+    XNNPACK fuses a clamp into the op before it, but if something else reads that op's answer, the clamp
+    stands alone, and there it has none in int8. Changing the scale of codes it has.
+    """
+    result = copied(graph_module)
+    for node in list(result.graph.nodes):
+        if node.target in ENDS and _is_carried_out(node):
+            replace(node, node.args[0])
+    result.recompile()
+    return result
+
+
+def _is_carried_out(node: fx.Node) -> bool:
+    source, *ends = node.args
+    low, high = ends or ENDS[node.target]  # type: ignore[index]
+    readers = list(node.users)
+    if getattr(source, "target", None) is not quantized.dequantize_per_tensor.default or len(readers) != 1:
+        return False
+    if readers[0].target is not quantized.quantize_per_tensor.default:
+        return False
+    scale, zero, least, most = readers[0].args[1:5]
+    slack = scale / 2  # no number within the ends is then rounded to another code
+    return bool((least - zero) * scale >= low - slack / 1e3 and (most - zero) * scale <= high + slack)
