@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import fx
@@ -9,7 +11,7 @@ from torch import fx
 from shrink.graph.edit import copied, replace
 
 aten, quantized = torch.ops.aten, torch.ops.quantized_decomposed
-ENDS = {aten.relu.default: (0.0, float("inf")), aten.hardtanh.default: (-1.0, 1.0)}
+ENDS: dict[Any, tuple[float, float]] = {aten.relu.default: (0.0, float("inf")), aten.hardtanh.default: (-1.0, 1.0)}
 """Clamp -> its ends, where the node gives none."""
 
 
@@ -28,13 +30,15 @@ def without_clamps(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_carried_out(node: fx.Node) -> bool:
-    source, *ends = node.args
-    low, high = ends or ENDS[node.target]  # type: ignore[index]
+    given: list[Any] = [*node.args]
+    source, *ends = given
+    low, high = ends or ENDS[node.target]
     readers = list(node.users)
     if getattr(source, "target", None) is not quantized.dequantize_per_tensor.default or len(readers) != 1:
         return False
     if readers[0].target is not quantized.quantize_per_tensor.default:
         return False
-    scale, zero, least, most = readers[0].args[1:5]
+    written: tuple[Any, ...] = readers[0].args
+    scale, zero, least, most = written[1:5]
     slack = scale / 2  # no number within the ends is then rounded to another code
     return bool((least - zero) * scale >= low - slack / 1e3 and (most - zero) * scale <= high + slack)

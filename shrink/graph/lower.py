@@ -118,11 +118,11 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def pad_with(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Padding with another number than 0 as a concatenation with a constant, which XNNPACK takes; it has no PADV2."""
-    x, pads, value, *_ = (*node.args, 0.0)
-    source, counts, number = (x, list(pads), float(value))  # type: ignore[arg-type, call-overload]
+    given: list[Any] = [*node.args, 0.0]
+    found, counts, number = given[:3]
     if number == 0 or min(counts) < 0 or node.meta["dtype"] is not torch.float32:
         return None
-    shape, found = list(source.meta["shape"]), source
+    shape = list(found.meta["shape"])
     for place in range(0, len(counts), 2):
         axis = len(shape) - 1 - place // 2
         parts = [found]
@@ -130,10 +130,10 @@ def pad_with(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
             if count:
                 with node.graph.inserting_before(node):
                     size = [*shape[:axis], count, *shape[axis + 1 :]]
-                    parts.insert(at, add_constant(graph_module, f"{node.name}_edge", torch.full(size, number)))
+                    parts.insert(at, add_constant(graph_module, f"{node.name}_edge", torch.full(size, float(number))))
         if len(parts) > 1:
             found, shape[axis] = call(node, aten.cat.default, parts, axis), shape[axis] + sum(counts[place : place + 2])
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 def _is_nonnegative(node: fx.Node) -> bool:
