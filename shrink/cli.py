@@ -31,6 +31,7 @@ app.add_typer(board_app, name="board")
 app.add_typer(board_app, name="target", hidden=True)  # the word for a board in other tools
 board_app.command("list")(board.board_list)
 board_app.command("trust", short_help="Trust an ssh board from now on.")(board.board_trust)
+board_app.command("estimate", short_help="Estimate latency on boards that are not there.")(board.board_estimate)
 board_app.command("setup", short_help="Prepare emulated boards.")(board.board_setup)
 app.add_typer(data_app, name="data")
 data_app.command("check", short_help="Say whether data is fit for a model.")(data.data_check)

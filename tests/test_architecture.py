@@ -22,7 +22,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
     ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs", "boards"),
-    ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug"),  # the stages
+    # the stages
+    ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug", "roofline"),
     ("compare",),  # judges by what stages found
     ("steps",),  # join the stages
     ("pipeline",),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shrink.shell import say
-from shrink.verbs.options import Data
+from shrink.verbs.options import EXIT_VERDICT, Data
 
 
 def bench(
@@ -156,3 +156,33 @@ def board_setup(
     say(f"QEMU {prepared['qemu_version']} is ready in {folder}")
     say(prepared["no_plugin"] or "instructions will be counted")
     say(f"next: shrink bench BUNDLE --on qemu:{next(iter(emulator.CPUS))}")
+
+
+def board_estimate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle that `shrink export` wrote.")],
+) -> None:
+    """Estimate the latency of BUNDLE on boards that are not there, from published figures of other networks.
+
+    An estimate, with the error that such estimates have; measure where you can: shrink bench BUNDLE --on URL.
+    Exit 3 if no figures are of networks of its size.
+
+    Example: shrink board estimate out/cnn/tflite-int8
+    """
+    from shrink.bench.text import milliseconds
+    from shrink.quiet import chatter_aside
+
+    with chatter_aside():
+        from shrink.steps import estimating
+
+        found, error = estimating.estimates(bundle)
+    if not found:
+        say("No estimate: there are published figures only of networks of 144 million multiply-accumulates and more.")
+        raise typer.Exit(EXIT_VERDICT)
+    for one in found:
+        board, runtime, threads, dtype = one.where
+        span = f"{milliseconds(one.low)} to {milliseconds(one.high)}"
+        with_threads = f"{threads} thread{'s' if threads > 1 else ' '}"
+        say(f"{board:44} {runtime:8} {with_threads} {dtype}  {milliseconds(one.ms):>9}  {span}")
+    say(f"\nEstimates, not measurements: of {error.points} published figures of networks that were left out, half were "
+        f"predicted within {error.median:.0%}, and {error.within_30:.0%} within 30%.")  # fmt: skip
+    say("The range held 8 of 10 of them.")

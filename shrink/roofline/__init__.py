@@ -1,0 +1,1 @@
+"""Latency without the board: fitted on published figures, and always with its error."""

@@ -1,0 +1,41 @@
+"""What a bundle would take on boards that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from device_runner.bundle import open_bundle
+from shrink.inspect.ops import OpRecord
+from shrink.inspect.truth import inspect_bytes
+from shrink.roofline.model import Error, Estimate, Work, estimate, leave_one_out, published
+
+ONE_CHANNEL = {9, 25, 49}  # products that an output of a depthwise convolution sums: 3 x 3, 5 x 5, 7 x 7
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "int16": 2}
+
+
+def estimates(bundle: Path) -> tuple[list[Estimate], Error]:
+    """Of every published configuration of the bundle's dtype, and how far off such estimates are."""
+    opened = open_bundle(bundle)
+    found = inspect_bytes(opened.model, opened.manifest.format)
+    data = published()
+    error = leave_one_out(data)
+    dtype = "int8" if found.truth.int8_mac_share > 0.5 else "fp32"
+    return estimate(work_of(found.records), dtype, data, error), error
+
+
+def work_of(records: Iterable[OpRecord]) -> Work:
+    """Sum up the ops of a file that multiply and accumulate."""
+    dense = depthwise = weights = outputs = layers = 0
+    for record in records:
+        if not record.macs:
+            continue
+        elements = record.weight_bytes // ELEMENT_BYTES.get(record.weight_dtype or "", 1)
+        written = prod(record.output_shape)
+        if written and record.macs / written in ONE_CHANNEL:
+            depthwise += record.macs
+        elif record.macs > elements:  # each weight serves more than one place; in a classifier's last layer just one
+            dense += record.macs
+        weights, outputs, layers = weights + elements, outputs + written, layers + 1
+    return Work(dense, depthwise, weights, outputs, layers)
