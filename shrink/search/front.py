@@ -54,17 +54,22 @@ def describe(entry: Entry) -> str:
     return f"{entry.point}: {', '.join(_cells(entry))}"
 
 
-def unseen(best: Entry, report: Report, same: Mapping[str, bool]) -> Iterator[str]:
-    """What the winner loses on the images that did not choose it; `same`: whether its file is the one that was judged.
+def unseen(best: Entry, report: Report, made: Mapping[str, str]) -> Iterator[str]:
+    """What the winner loses on the images that did not choose it; `made`: SHA-256 of the files that were exported.
 
-    The files are the same, so the flips on the other images are what is left of those on all.
+    Where the files are the same, the flips on the other images are what is left of those on all.
     """
     assert best.result is not None
     judged = {file.target: file for file in best.result.files}
     for artifact in report.artifacts:
         seen, every = judged[artifact.target], artifact.accuracy
-        if not same[artifact.target] or every is None or every.images <= seen.images:
-            yield f"{artifact.target}: not the very bytes that trial {best.number} judged"
+        if artifact.target not in made or every is None or every.images <= seen.images:
+            continue
+        if (other := made[artifact.target]) != seen.sha256:
+            yield (
+                f"{artifact.target}: not the bytes that trial {best.number} judged (SHA-256 {other[:12]}, not "
+                f"{seen.sha256[:12]}): another machine or other versions of packages made them"
+            )
             continue
         lost, won, count = every.flips_lost - seen.lost, every.flips_won - seen.won, every.images - seen.images
         low, high = paired_interval(lost, won, count)

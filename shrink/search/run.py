@@ -86,11 +86,11 @@ def search(asked: Asked, progress: Progress, tell: Callable[[str], None]) -> Fou
 
 def export_winner(
     asked: Asked, found: Found, out: Path, *, force: bool, progress: Progress
-) -> tuple[Report, dict[str, bool]]:
+) -> tuple[Report, dict[str, str]]:
     """The winner as bundles below `out`, with the recipe that makes them again and pictures of the front.
 
     Returns:
-        the report of the export, and per target whether its file is the very one that the search has judged.
+        the report of the export, and the SHA-256 of every file that it wrote, by target.
     """
     assert found.best is not None and found.best.result is not None
     recipe = found.head.space.recipe(asked.base, found.best.point, asked.goal.max_drop)
@@ -98,8 +98,8 @@ def export_winner(
     (out / RECIPE).write_text(_toml(recipe), encoding="utf-8")
     for name, text in draw.pictures(found.head, found.entries).items():
         (out / name).write_text(text, encoding="utf-8")
-    judged = {file.target: file.sha256 for file in found.best.result.files}
-    return report, {target: _sha256(out / WINNER / target) == wanted for target, wanted in judged.items()}
+    written = [file.target for file in found.best.result.files if (out / WINNER / file.target).is_dir()]
+    return report, {target: _sha256(out / WINNER / target) for target in written}
 
 
 def check_out(out: Path, *, force: bool) -> None:
@@ -108,9 +108,9 @@ def check_out(out: Path, *, force: bool) -> None:
 
 
 def _sha256(bundle: Path) -> str:
-    """Of the model in a bundle; "" where it was not written."""
-    files = sorted(bundle.glob("model.*"))
-    return hashlib.sha256(files[0].read_bytes()).hexdigest() if files else ""
+    """Of the model in a bundle."""
+    (model,) = bundle.glob("model.*")
+    return hashlib.sha256(model.read_bytes()).hexdigest()
 
 
 def _toml(recipe: ExportRecipe) -> str:

@@ -186,10 +186,10 @@ def _finish(found: Any, exported: Any, place: str, out: Path) -> None:
     if exported is None:
         say(f"\nnext: allow more, or try more: --trials; all trials: shrink search show {place}")
         raise typer.Exit(EXIT_VERDICT)
-    report, same = exported
+    report, made = exported
     say("")
     terminal.show(report, results_console(), out / "winner", python=sys.executable)
-    for line in front.unseen(found.best, report, same):
+    for line in front.unseen(found.best, report, made):
         say(line)
     say(f"\nagain: shrink export --recipe {out / 'winner.toml'} --out out/again")
     if report.verdict != "pass":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_worker import result
 
 from shrink.errors import RecipeError
-from shrink.search.front import closest, front, winner
+from shrink.search.front import closest, front, unseen, winner
 from shrink.search.goal import Figures, Goal
 from shrink.search.points import Point, Space
 from shrink.search.result import Clocked, File, Result
@@ -105,3 +108,15 @@ def test_the_worst_file_counts() -> None:
     figures = Result(files=(whole, half), macs=1, parameters=1).figures
     assert figures.size_mb == 1.0 and figures.latency_ms == 2.0  # of the whole one
     assert figures.drop == pytest.approx(0.6) and figures.drop_likely > 0.6  # type: ignore[operator]
+
+
+def test_what_other_images_say_is_what_is_left_of_all() -> None:
+    """Of 1,000 images 10 are lost and 4 won; the search looked at 100 and saw 6 lost: 4 lost and 4 won of 900."""
+    accuracy = SimpleNamespace(flips_lost=10, flips_won=4, images=1000)
+    report: Any = SimpleNamespace(artifacts=[SimpleNamespace(target="a", accuracy=accuracy)])
+    best = entry(7, 1, 1.0, 6)
+    (same,) = unseen(best, report, {"a": ""})
+    assert same.startswith("a: the very file of trial 7; on the 900 images") and "loses 0.00 points" in same
+    (other,) = unseen(best, report, {"a": "f" * 64})
+    assert other.startswith("a: not the bytes that trial 7 judged (SHA-256 ffffffffffff, not )")
+    assert list(unseen(best, report, {})) == []  # its verdict was "fail": no bundle is there
