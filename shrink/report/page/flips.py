@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from shrink.report.analysis import Analysis, Flip
 from shrink.report.markup import Content, Markup, el
-from shrink.report.page.parts import name
+from shrink.report.page.parts import more, name
 from shrink.report.page.parts import section as _section
 from shrink.report.text import percent
 
-MOST = 50
+SHOWN, MOST = 15, 50  # pictures: at once, and once the rest is unfolded
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -27,11 +27,13 @@ def section(analysis: Analysis, pictures: Mapping[int, bytes]) -> Markup | None:
     rows = list(dict.fromkeys(flip.row for _, flip in flips))
     rows.sort(key=lambda row: row not in pictures)  # those that can be seen first
     told = {row: [(target, flip) for target, flip in flips if flip.row == row] for row in rows[:MOST]}
+    figures = [_figure(found, pictures.get(row)) for row, found in told.items()]
     return _section(
         "Images that flipped",
         f"Only the float model, or only the file, names these rightly: {_count(len(told), len(rows))}, the lost before "
         "the won, the surest first.",
-        el("div.gallery", *(_figure(found, pictures.get(row)) for row, found in told.items())),
+        el("div.gallery", *figures[:SHOWN]),
+        more(f"{len(figures) - SHOWN} more", el("div.gallery", *figures[SHOWN:])) if figures[SHOWN:] else None,
     )
 
 
