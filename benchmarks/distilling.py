@@ -21,8 +21,8 @@ from shrink.tune.settings import Settings
 from shrink.tune.teacher import Teacher
 from shrink.tune.views import Data
 
-IMAGES = 6_000  # to learn from; 600 more choose the epoch
-HELD_OUT = 600
+IMAGES = 4_000  # to learn from; 400 more choose the epoch
+HELD_OUT = 400
 EPOCHS = 5
 SEEDS = (0, 1, 2)
 SHARES = {"labels": 1.0, "distilled": 0.1}  # of the loss, from labels

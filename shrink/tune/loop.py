@@ -180,7 +180,7 @@ class Training:
         """Take note of the last losses.
 
         Raises:
-            DivergenceError: one is not a number, or their mean is above `limit`.
+            DivergenceError: one is not a number, or the mean of the last `LOOK` is above `limit`.
         """
         found = self.accelerator.reduce(torch.stack(self._waiting), "mean").tolist()
         self._waiting.clear()
@@ -188,9 +188,9 @@ class Training:
         self._losses += found
         if bad := [number for number, loss in enumerate(found) if not math.isfinite(loss)]:
             raise _diverged(f"the loss is {found[bad[0]]} at step {first + bad[0]}", self.settings)
-        usual = max(limit, BLIND * self._losses[0])
-        if (mean := sum(found) / len(found)) > usual:
-            seen = f"the loss is {mean:.3g} about step {first}; it was {self._losses[0]:.3g} at the first"
+        mean = float(np.mean(self._losses[-LOOK:]))
+        if len(self._losses) >= 2 * LOOK and mean > max(limit, BLIND * self._losses[0]):
+            seen = f"the loss is {mean:.3g} about step {len(self._losses)}; it was {self._losses[0]:.3g} at the first"
             raise _diverged(seen, self.settings)
 
     def _save(self, optimizer: Any) -> None:

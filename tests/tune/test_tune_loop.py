@@ -184,9 +184,9 @@ def test_a_rate_without_measure_is_noticed() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one() -> None:
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     """With the same batch; sums are in another order, so the curves agree to rounding."""
     from benchmarks.looping import processes
 
-    found = processes(Path(), Path(__file__).parent).result
+    found = processes(Path(), tmp_path).result
     assert found["largest_difference_of_largest_loss"] < 1e-4
