@@ -152,16 +152,16 @@ def test_a_full_disk_leaves_the_old_states(tmp_path: Path) -> None:
 
 
 class Breaking(nn.Module):
-    """Learns for some steps, then gives NaN."""
+    """Learns for some steps, then gives NaN, or other nonsense."""
 
-    def __init__(self, good: int) -> None:
+    def __init__(self, good: int, bias: float = float("nan")) -> None:
         super().__init__()
-        self.inner, self.left = student(), good
+        self.inner, self.left, self.bias = student(), good, bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.left -= self.training
         scores: torch.Tensor = self.inner(x)
-        return scores if self.left >= 0 else scores * float("nan")
+        return scores if self.left >= 0 else scores + self.bias * torch.tensor([1.0, -1.0])
 
 
 def test_nan_stops_and_the_best_is_kept() -> None:
@@ -177,10 +177,11 @@ def test_nan_before_anything_was_learnt_is_an_error() -> None:
         training(network=Breaking(good=2)).run()
 
 
-def test_a_rate_without_measure_is_noticed() -> None:
+def test_a_loss_that_stays_huge_stops_the_training() -> None:
     with pytest.raises(DivergenceError) as caught:
-        training(replace(HOW, rate=1e3, labels=1.0, epochs=9)).run()
-    assert "use a lower rate than 1000" in str(caught.value.fix)
+        training(replace(HOW, labels=1.0, epochs=9), Breaking(good=2, bias=1e4)).run()
+    assert "about step 36" in str(caught.value.why), "two looks of 16 steps, at the end of an epoch"
+    assert "use a lower rate than 0.01" in str(caught.value.fix)
 
 
 @pytest.mark.slow
