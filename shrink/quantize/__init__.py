@@ -15,6 +15,7 @@ from shrink.quantize.ladder import Rung, climb
 from shrink.quantize.learn import Learner
 from shrink.quantize.plan import Plan
 from shrink.quantize.ranges import Range
+from shrink.quantize.rounding import Rounded
 from shrink.quantize.rungs import EFFORTS
 from shrink.quantize.scheme import Scheme, observable, plan_scheme, run_time_scheme
 from shrink.quantize.sensitivity import Cost, costs
@@ -52,10 +53,12 @@ class Observed:
     Attributes:
         ranges: of all values that could be held as codes.
         images: the first `LEARN_FROM`, each (1, C, H, W).
+        known: what `choose` finds out of them for one target and can use for the next, see `Tools`.
     """
 
     ranges: Mapping[str, Range]
     images: Sequence[Tensor]
+    known: dict[tuple[bytes, str, bool], Rounded] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def choose(
         effort: a key of `EFFORTS`.
         workers: images run side by side.
     """
-    tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers)
+    tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
     starts = {
         f"{border} ranges{' next to float ops' * bool(target.borders)}": State(
             graph_module, observed.ranges, scheme, border

@@ -9,7 +9,7 @@ from shrink.quantize.clipping import clipped, histograms
 from shrink.quantize.equalize import equalize
 from shrink.quantize.rounding import round_layers
 from shrink.quantize.sensitivity import costs, multiplications
-from shrink.quantize.state import State, Tools
+from shrink.quantize.state import State, Tools, fingerprint
 
 Proposals = Iterator[tuple[str, State]]
 """What is proposed, in words, and the state."""
@@ -53,9 +53,12 @@ def rounded_by_effect(state: State, tools: Tools) -> Proposals:
 
 
 def _rounded(state: State, tools: Tools, *, by_effect: bool) -> State:
-    layers = state.scheme.static | state.scheme.dynamic.keys()
-    found = round_layers(state.graph, layers, tools.learn, by_effect=by_effect, workers=tools.workers)
-    return replace(state, rounded=found)
+    graph = fingerprint(state.graph)
+    wanted = {name: (graph, name, by_effect) for name in state.scheme.static | state.scheme.dynamic.keys()}
+    missing = [name for name, key in wanted.items() if key not in tools.known]
+    found = round_layers(state.graph, missing, tools.learn, by_effect=by_effect, workers=tools.workers)
+    tools.known.update((wanted[name], rounded) for name, rounded in found.items())
+    return replace(state, rounded={name: tools.known[key] for name, key in wanted.items() if key in tools.known})
 
 
 def worst_in_float(state: State, tools: Tools) -> Proposals:

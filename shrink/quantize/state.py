@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx
 
+from shrink.graph.edit import constant, is_constant
 from shrink.quantize.apply import apply
 from shrink.quantize.plan import Plan, make_plan
 from shrink.quantize.ranges import Range
@@ -58,6 +60,8 @@ class Tools:
         held_out: images that judge; none of them set a range. All are (1, C, H, W).
         wanted: scores of the float graph for `held_out`.
         workers: images run side by side.
+        known: codes of layers found so far, by `fingerprint` of the graph, layer, and whether by their effect:
+            targets that share a graph share most of this work.
     """
 
     target: Target
@@ -65,12 +69,22 @@ class Tools:
     held_out: Sequence[Tensor]
     wanted: Tensor
     workers: int
+    known: dict[tuple[bytes, str, bool], Rounded] = field(default_factory=dict, repr=False, compare=False)
 
     def error(self, state: State) -> float:
         """Root mean square difference of the scores over their own deviation."""
         graph = simulation(apply(state.graph, state.plan(self.target), wide=self.target.precision == "int16x8"))
         given = scores(graph, self.held_out, self.workers)
         return float((given - self.wanted).square().mean().sqrt() / self.wanted.std().clamp_min(1e-12))
+
+
+def fingerprint(graph_module: fx.GraphModule) -> bytes:
+    """Equal for graphs that compute the same with the same constants."""
+    digest = hashlib.sha256(str(graph_module.graph).encode())
+    for node in graph_module.graph.nodes:
+        if is_constant(node):
+            digest.update(constant(graph_module, node).detach().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def scores(graph_module: fx.GraphModule, images: Sequence[Tensor], workers: int) -> Tensor:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import pytest
 import torch
+from quantize_graphs import ONNX, TFLITE, graph_of, images
 from torch import Tensor, fx, nn
 
+from shrink import quantize
 from shrink.graph.capture import capture
-from shrink.quantize import rounding
+from shrink.quantize import rounding, rungs
 from shrink.quantize.apply import nearest
 from shrink.quantize.codes import weight_scales
 from shrink.quantize.rounding import Moments, Rounded, round_layer, round_layers
+from shrink.targets import Target
 
 
 def real(rounded: Rounded) -> Tensor:
@@ -118,3 +124,29 @@ def test_biases_alone_can_be_corrected() -> None:
     images = correlated_images(8, 12)
     found, plain = round_layers(graph, [node.name], images, by_effect=False)[node.name], nearest(graph, node)
     assert torch.equal(found.codes, plain.codes) and bool(found.bias.abs().max() > 0)
+
+
+def test_a_second_target_of_a_graph_rounds_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And chooses what it would have chosen alone."""
+    asked: list[int] = []
+
+    def counted(graph: fx.GraphModule, names: Collection[str], *rest: object, **given: Any) -> dict[str, Rounded]:
+        asked.append(sum(name.startswith("conv2d") for name in names))
+        return round_layers(graph, names, *rest, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rungs, "round_layers", counted)
+    torch.manual_seed(0)
+    graph = graph_of(nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)))
+    normalization = ((0.5,) * 4, (0.25,) * 4)
+
+    def choices(*wanted: Target) -> list[quantize.Chosen]:
+        observed = quantize.observe(graph, [TFLITE, ONNX], images(16, seed=4), normalization=normalization)
+        return [quantize.choose(graph, observed, target, images(4, seed=9)) for target in wanted]
+
+    second = choices(TFLITE, ONNX)[1]
+    half = len(asked) // 2
+    assert any(asked[:half]) and not any(asked[half:])
+    (alone,) = choices(ONNX)
+    assert second.rungs == alone.rungs and second.plan.rounded.keys() == alone.plan.rounded.keys()
+    for name, codes in alone.plan.rounded.items():
+        assert torch.equal(codes.codes, second.plan.rounded[name].codes)
