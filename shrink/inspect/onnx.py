@@ -52,6 +52,9 @@ MOVERS = words(
 CARRIERS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 """Movers that stand between weights and the op that uses them."""
 
+FINISHERS = frozenset({"Cast", "Mul", "Add"})
+"""Ops between an integer product and its floats."""
+
 UNCOUNTED = words("DynamicQuantizeLSTM GRU GroupQueryAttention If LSTM Loop RNN Scan SparseAttention")
 """Ops that multiply or run another graph, without a row in the table of counts."""
 
@@ -99,14 +102,21 @@ class _Reader:
 
     def weight(self, node: Any) -> str | None:
         """The constant a node works on."""
-        if node.op_type in CARRIERS:
-            return None  # its reader has it
+        if node.op_type in CARRIERS or self.finishes(node):
+            return None  # its reader has it; or it is scale or bias, which the ops of other files hold beside weights
         spot = WEIGHT_AT.get(node.op_type, 1)
         inputs = node.input[spot : spot + 1] if self.count(node) else node.input
         for source in map(self.source, inputs):
             if source and self.constants[source][1] in WEIGHTS and size_bytes(self.constants[source][0], "int8") > 1:
                 return source
         return None
+
+    def finishes(self, node: Any) -> bool:
+        """Whether a node brings the sums of an integer product to floats, by their scale and the bias."""
+        steps: Any = node
+        while steps is not None and steps.op_type in FINISHERS:
+            steps = self.producer.get(steps.input[0])
+        return steps is not node and steps is not None and steps.op_type in KERNELS
 
     def weight_bytes(self, weight: str | None) -> int:
         if weight is None or weight in self.counted:

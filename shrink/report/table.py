@@ -9,6 +9,7 @@ from shrink.report.schema import Artifact, Report
 from shrink.report.text import factor, milliseconds, percent, points, size
 
 NONE = "-"
+MOST_NAMES = 2  # of ops in a cell
 
 Row = tuple[str, tuple[str, ...]]
 """A label and one cell per column: the float model, then the artefacts in order. Not escaped."""
@@ -78,6 +79,13 @@ def _partitions(truth: TruthLabel) -> str:
     return f"{'?' if truth.delegate_partitions is None else truth.delegate_partitions} {truth.delegate}"
 
 
+def _outside(truth: TruthLabel) -> str:
+    """Kinds of ops that the runtime's own kernels run, which are slower: a few names, and how many more."""
+    names = truth.undelegated_ops
+    more = f" + {len(names) - MOST_NAMES} kinds" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else NONE
+
+
 _ROWS: tuple[tuple[str, Cell], ...] = (
     ("drop, points", _accuracy(lambda a: points(a.drop))),
     ("drop, 95 % interval", _accuracy(_interval)),
@@ -99,5 +107,6 @@ _ROWS: tuple[tuple[str, Cell], ...] = (
     ("int8 MACs, dynamic", _truth(lambda t: percent(t.dynamic_mac_share, 1) if t.dynamic_mac_share else NONE)),
     ("weights in int8", _truth(lambda t: percent(t.int8_weight_share, 1))),
     ("delegate partitions", _truth(_partitions)),
+    ("ops outside of them", _truth(_outside)),
     ("input -> output", _truth(lambda t: f"{t.input_dtype} -> {t.output_dtype}")),
 )

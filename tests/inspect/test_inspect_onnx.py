@@ -138,6 +138,22 @@ def test_integer_ports_carry_their_scale() -> None:
         ("uint8", 0.5, 7), ("uint8", 0.25, 7)]  # fmt: skip
 
 
+def test_scale_and_bias_of_an_integer_product_are_no_float_weights() -> None:
+    """As in a .tflite file, where they lie beside the weights; the norm in front has weights of its own."""
+    nodes = [
+        helper.make_node("Mul", ["x", "gamma"], ["n"]),
+        helper.make_node("QuantizeLinear", ["n", "s", "z"], ["codes"]),
+        helper.make_node("MatMulInteger", ["codes", "w", "z", "zw"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scales"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "bias"], ["y"]),
+    ]
+    constants = {"gamma": np.ones(8, np.float32), "s": np.float32(0.5), "z": np.uint8(7), "zw": np.int8(0)}
+    constants |= {"w": np.ones((8, 4), np.int8), "scales": np.ones(4, np.float32), "bias": np.ones(4, np.float32)}
+    truth = inspect_bytes(model(nodes, [1, 8], constants).SerializeToString(), "onnx").truth
+    assert truth.int8_weight_share == 32 / (32 + 4 * 8)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_file_that_points_at_other_files_is_refused(nested: bool) -> None:
     """Also when the pointer hides in a branch of an If."""
