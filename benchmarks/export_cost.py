@@ -29,6 +29,7 @@ from shrink.data.stream import stream
 
 MODEL = "torchvision:mobilenet_v2"
 CALIBRATE = 256
+NAMES = "export, calibrate_64, calibrate_1024, help, demo"
 HELP_RUNS = 15
 LIMIT_SECONDS = 1800.0
 
@@ -43,7 +44,7 @@ class Options:
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="export, help or demo; repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {NAMES}; repeatable.")] = None,
     calibrate: Annotated[int, typer.Option(help="Calibration images of the export, at least 32.")] = CALIBRATE,
     evaluate: Annotated[int, typer.Option(help="Images the export is judged on.")] = 256,
     shared: Annotated[Path, typer.Option(help="Optional data folder.")] = SHARED,
@@ -68,6 +69,16 @@ def measure_export(options: Options, scratch: Path) -> Measured:
     table = write_csv(scratch / "data.csv", rows)
     weights = random_weights(options.shared, scratch)
     arguments = [MODEL, "--checkpoint", str(weights), "--data", str(table), "--calibrate", str(options.calibrate)]
+    return export(arguments, scratch, data_name=f"{len(rows)} images", model_name=MODEL)
+
+
+def measure_calibration(count: int, options: Options, scratch: Path) -> Measured:
+    """One int8 target with that many calibration images and few others: what does memory do?"""
+    rows = labelled(options.shared, scratch / "images", count + 32)
+    table = write_csv(scratch / "data.csv", rows)
+    weights = random_weights(options.shared, scratch)
+    arguments = [MODEL, "--checkpoint", str(weights), "--data", str(table), "--calibrate", str(count)]
+    arguments += ["--target", "tflite-int8", "--quantize", "fast"]
     return export(arguments, scratch, data_name=f"{len(rows)} images", model_name=MODEL)
 
 
@@ -111,6 +122,8 @@ def measure_demo(_: Options, scratch: Path) -> Measured:
 
 ROWS: dict[str, Callable[[Options, Path], Measured]] = {
     "export": measure_export,
+    "calibrate_64": partial(measure_calibration, 64),
+    "calibrate_1024": partial(measure_calibration, 1024),
     "help": measure_help,
     "demo": measure_demo,
 }
