@@ -129,11 +129,7 @@ class Visit:
             yield event
             if event.keys() & {"result", "problem", "failed"}:
                 return
-        raise LinkError(
-            f"the link to {self._board.url} was lost",
-            f"it ended before the result: {self._last_words()}",
-            "run it again; what was left there is removed then",
-        )
+        raise self._lost()
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self._board.environment}
@@ -208,6 +204,9 @@ class Visit:
                 copy.kill()
                 copy.wait()
             if copy.returncode:
+                with suppress(subprocess.TimeoutExpired):  # did the copy fail, or the link under both?
+                    self._process.wait(GRACE_S)
+                    raise self._lost()
                 said.seek(0)
                 raise self._board.explain(said.read(MAX_STDERR).decode("utf-8", "replace"), copy.returncode, command[0])
 
@@ -217,7 +216,7 @@ class Visit:
                 copy.wait(0.5)
                 return
             if self._process.poll() is not None:
-                raise self._gone()
+                raise self._lost()
             self._check_heard()
 
     def _gone(self) -> BoardError:
@@ -225,6 +224,14 @@ class Visit:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
         return self._board.explain(self._said(), self._process.poll())
+
+    def _lost(self) -> LinkError:
+        """The error behind an end that came in the middle."""
+        return LinkError(
+            f"the link to {self._board.url} was lost",
+            f"it ended before the result: {self._last_words()}",
+            "run it again; what was left there is removed then",
+        )
 
     def _said(self) -> str:
         size = self._stderr.seek(0, os.SEEK_END)
