@@ -8,6 +8,7 @@ from dataclasses import replace
 from shrink.quantize.clipping import clipped, histograms
 from shrink.quantize.equalize import equalize
 from shrink.quantize.rounding import round_layers
+from shrink.quantize.scheme import op_name
 from shrink.quantize.sensitivity import costs, multiplications
 from shrink.quantize.state import State, Tools, fingerprint
 
@@ -66,7 +67,8 @@ def worst_in_float(state: State, tools: Tools) -> Proposals:
     if not tools.target.float_amid:
         return
     ranked, left, proposed, names = costs(state, tools), MOST_FLOAT * multiplications(state), state, list[str]()
-    for cost in ranked:
+    able = {n.name for n in state.graph.graph.nodes if op_name(n) in tools.target.float_amid}
+    for cost in (one for one in ranked if one.node in able):
         if tools.error(proposed) <= AIM or cost.macs > left:
             break
         left -= cost.macs

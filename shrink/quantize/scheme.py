@@ -93,7 +93,7 @@ def plan_scheme(
     while True:
         able = _available(graph, target, floats, apart=ran_dynamic)
         wanted = _wanted(graph, target, able)
-        static = {n for n in _static(graph, target, able, wanted) if n.name not in floats}
+        static = {n for n in _static(graph, target, able, wanted) if not _left(n, target, floats)}
         held = set() if target.float_output else {n for n in ran_dynamic if _touches_codes(n, static, target)}
         if not held:
             break
@@ -191,6 +191,12 @@ def _into_codes(node: fx.Node, static: set[fx.Node]) -> bool:
     return any(
         user in static or (op_name(user) not in STOPS_CODES and _into_codes(user, static)) for user in node.users
     )
+
+
+def _left(node: fx.Node, target: Target, floats: Collection[str]) -> bool:
+    """Whether a node stays float; so does a clamp behind one, or the value before it would be held as codes."""
+    source = node.args[0] if op_name(node) in target.clamp else None
+    return node.name in floats or (isinstance(source, fx.Node) and source.name in floats)
 
 
 def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -32,7 +32,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
-    float_amid: bool = False  # whether an op with weights may stay float between others in int8
+    float_amid: tuple[str, ...] = ()  # ATen ops with weights that the file keeps in float where others are in int8
     pixel_grid: Literal["", "convolutions", "always"] = ""  # whose codes of the image are made the grey levels
     io: Literal["float32", "int8"] = "float32"  # of input and output; int8: no floats in the file at all
     rival: str = ""  # the target to compare with, whose speed and answers this one may not reach

@@ -23,6 +23,6 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made() -> Printer:
-    """`made(net, target, border)`: a file, converted on first use."""
+    """`made(net, target, border, floats)`: a file, converted on first use."""
     once = cache(printed)
-    return lambda net, target, border=None: once(net, target, border)
+    return lambda net, target, border=None, floats=(): once(net, target, border, floats)

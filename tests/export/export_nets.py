@@ -22,6 +22,7 @@ from shrink.graph.lower import lower
 from shrink.inspect.truth import inspect_bytes
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
+from shrink.quantize.scheme import plan_scheme
 from shrink.targets import Target
 
 SHAPE = (1, 3, 16, 16)
@@ -185,8 +186,8 @@ def images(count: int, seed: int) -> list[Tensor]:
     return list(F.interpolate(coarse, SHAPE[2:], mode="bilinear").split(1))
 
 
-def printed(net: str, target_name: str, border: str | None = None) -> Printed:
-    """Capture, lower, quantize if the target asks for it, and print."""
+def printed(net: str, target_name: str, border: str | None = None, floats: tuple[str, ...] = ()) -> Printed:
+    """Capture, lower, quantize if the target asks for it but for the nodes of `floats`, and print."""
     torch.manual_seed(5)
     module, target = lively(NETS[net]()), targets.load(target_name)
     graph_module = capture(module, SHAPE)
@@ -197,6 +198,8 @@ def printed(net: str, target_name: str, border: str | None = None) -> Printed:
     if target.calibrated:
         candidates = quantize.schemes(graph_module.graph, target)
         scheme = candidates[border] if border else next(iter(candidates.values()))
+        if floats:
+            scheme = plan_scheme(graph_module.graph, target, border=border or "dynamic", floats=floats)
         ranges = observe(graph_module, {*scheme.values, *scheme.dynamic.values()}, images(64, seed=1))
         plan = make_plan(scheme, ranges, every_row=target.dynamic_rows)
         lowered = graph_module

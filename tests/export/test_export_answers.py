@@ -84,3 +84,23 @@ def test_an_int8_tflite_file_is_one_partition_with_all_weights_in_int8(made: Pri
     products = sum(left.mac_share for left in truth.leftovers)  # of two activations
     assert truth.int8_mac_share == pytest.approx(1 - products)
     assert (products > 0) == (net in ("vit", "products"))
+
+
+@pytest.mark.parametrize("left", ["conv2d", "conv2d_1", "conv2d_2"])
+def test_a_layer_left_in_float_is_float_in_the_file_and_it_alone(made: Printer, left: str) -> None:
+    """The TFLite converter would pack its weights and quantize its input at run time if it were let to."""
+    item = made("cnn", "tflite-int8", None, (left,))
+    found = inspect_bytes(item.file, "tflite")
+    layers = [record for record in found.records if record.macs and record.weight_dtype]
+    assert [record.weight_dtype for record in layers if record.compute == "float32"] == ["float32"]
+    assert len(layers) == 6 and found.truth.delegate_partitions == 1
+    shown = images(24, seed=2)
+    wanted = scores(item.simulated, shown)
+    assert np.abs(item.answers(shown) - wanted).max() <= 0.03 * np.abs(wanted).max()
+
+
+def test_onnx_runtime_quantizes_a_float_convolution_between_codes(made: Printer) -> None:
+    """Which is why its target does not offer to leave one in float."""
+    found = inspect_bytes(made("cnn", "onnx-int8", None, ("conv2d_1",)).file, "onnx")
+    assert {record.compute for record in found.records if record.op.endswith("Conv")} == {"int8"}
+    assert made("cnn", "onnx-int8").target.float_amid == ("linear.default",)

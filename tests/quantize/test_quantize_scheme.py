@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from shrink.graph.edit import KEEP_FLOAT
 from shrink.quantize import schemes
 from shrink.quantize.scheme import Scheme, observable, plan_scheme
+from shrink.targets import Target
 
 
 def conv(inputs: int = 4, outputs: int = 4, size: int = 3, groups: int = 1) -> nn.Module:
@@ -305,3 +306,13 @@ def test_a_linear_in_front_of_codes_is_not_left_to_answer_in_float() -> None:
 
     graph = graph_of(Mlp(), TOKENS)
     assert "linear" in scheme_of(graph, TFLITE).static and "linear" in scheme_of(graph, ONNX).dynamic
+
+
+@pytest.mark.parametrize("target", [TFLITE, ONNX])
+def test_a_clamp_behind_a_layer_left_in_float_is_float_and_what_it_gives_is_held(target: Target) -> None:
+    """On codes, the clamp would read what the layer gives before it, which can be many times as wide."""
+    layers = [nn.Conv2d(4, 6, 1), nn.ReLU6(), nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1), nn.ReLU()]
+    graph = graph_of(nn.Sequential(*layers, nn.Conv2d(6, 3, 1)))
+    found = plan_scheme(graph.graph, target, border="dynamic", floats={"conv2d_1"})
+    assert not {"conv2d_1", "relu"} & found.static and {"conv2d", "hardtanh"} <= found.static
+    assert "relu" in found.values and "conv2d_1" not in found.values
