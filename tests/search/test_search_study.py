@@ -166,7 +166,12 @@ def test_what_is_no_study_is_said_in_three_lines(tmp_path: Path, content: bytes)
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"lost":', '"lots":'), ('"size_bytes":', '"size_bytes":-'), ('"targets":"', '"targets":"\\u001b[2J')],
+    [
+        ('"lost":', '"lots":'),
+        ('"won":', '"won":-1'),
+        ('"size_bytes":', '"size_bytes":-'),
+        ('"targets":"', '"targets":"\\u001b[2J'),
+    ],
 )
 def test_a_trial_that_was_tampered_with_is_noticed_or_shown_as_text(tmp_path: Path, old: str, new: str) -> None:
     place = tmp_path / "study.journal"
