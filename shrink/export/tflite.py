@@ -55,7 +55,8 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
     """
     if form.half:
         check_half(graph_module)
-    graph_module = without_clamps(graph_module) if quantized else graph_module
+    if quantized and form.wide is None:  # 16-bit codes are symmetric: they reach below the end of a ReLU
+        graph_module = without_clamps(graph_module)
     import litert_torch
     from litert_torch.quantize import pt2e_quantizer
     from litert_torch.quantize.quant_config import QuantConfig
