@@ -172,4 +172,5 @@ def test_torchvision_is_imported_once() -> None:
 def test_the_public_names() -> None:
     import shrink.models
 
-    assert shrink.models.__all__ == ["Model", "load", "resized"] and isinstance(load("torchvision:squeezenet1_1"), Model)
+    assert shrink.models.__all__ == ["Model", "load", "resized"]
+    assert isinstance(load("torchvision:squeezenet1_1"), Model)
