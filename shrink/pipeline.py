@@ -14,7 +14,7 @@ from shrink.progress import Progress
 from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.report.schema import Report
-from shrink.steps import pruning, tuning
+from shrink.steps import keeping, pruning, tuning
 from shrink.steps.bundling import bundles, is_ours, records, save
 from shrink.steps.calibrating import calibrate
 from shrink.steps.capturing import capture_model, lower_all
@@ -117,7 +117,7 @@ def prune(recipe: ExportRecipe, out: Path, *, dry_run: bool, force: bool = False
         why = "neither --prune nor --prune-params nor --prune-to-latency is given"
         raise RecipeError("nothing is to be pruned", why, "add --prune 1.5x")
     if not dry_run:
-        check_free(out, replace=force, is_ours=pruning.is_ours)
+        check_free(out, replace=force, is_ours=keeping.is_ours)
     clock, skipped = Clock(progress), SkipLog()
     with one_thread_per_op():
         with clock.stage("load model and data"):
@@ -165,7 +165,7 @@ def tune(
         Problem: one of the classes in `shrink.errors`; nothing was written but checkpoints.
     """
     tuning.check_asked(recipe, head)
-    check_free(out, replace=force, is_ours=tuning.is_ours)
+    check_free(out, replace=force, is_ours=keeping.is_ours)
     clock, skipped = Clock(progress), SkipLog()
     with clock.stage("load model and data"):
         job = load(recipe, (), head=head)

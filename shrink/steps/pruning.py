@@ -9,20 +9,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, fx
 
 from shrink import prune
 from shrink.data.images import Images
 from shrink.data.stream import SkipLog, stream
-from shrink.files import appears_whole
-from shrink.graph import store
-from shrink.models import pruned_source
 from shrink.progress import Stage
 from shrink.prune.plan import Plan
 from shrink.recipe import ExportRecipe
 from shrink.steps.hastening import cut_to_latency
+from shrink.steps.keeping import keep_model
 from shrink.steps.loading import Job
 from shrink.steps.sanity import FloatModel
 from shrink.steps.threads import threads_per_op, workers
@@ -95,27 +92,10 @@ def judge(job: Job, pruned: fx.GraphModule, skipped: SkipLog, stage: Stage) -> J
     return Judged(total, *(right / max(total, 1)).tolist())
 
 
-def is_ours(path: Path) -> bool:
-    """Whether an entry of an output directory is one that `shrink prune` writes."""
-    return path.name in pruned_source.FILES
-
-
 def save(out: Path, job: Job, pruned: prune.Pruned, judged: Judged, *, force: bool) -> None:
     """Write the pruned model; it appears whole or not at all."""
-    graph, tensors = store.dump(pruned.graph)
-    about = pruned_source.About(
-        spec=job.model.spec,
-        weights=job.model.weights,
-        preprocess=job.model.preprocess,
-        labels=job.model.labels or job.split.evaluation.classes,
-        graph_sha256="",
-        weights_sha256="",
-        plan=msgspec.to_builtins(pruned.plan),
-        changes=pruned.changes,
-        judged=asdict(judged),
-    )
-    with appears_whole(out, replace=force, is_ours=is_ours) as folder:
-        pruned_source.write(folder, graph, safetensors.torch.save(tensors), about)
+    known = {"plan": msgspec.to_builtins(pruned.plan), "changes": pruned.changes, "judged": asdict(judged)}
+    keep_model(out, job, pruned.graph, known, force=force)
 
 
 def table(plan: Plan) -> Iterator[str]:

@@ -19,14 +19,13 @@ from shrink import tune
 from shrink.data.images import Images
 from shrink.data.stream import SkipLog, stream
 from shrink.errors import RecipeError
-from shrink.files import appears_whole
 from shrink.graph import store
 from shrink.graph.batch import batched
 from shrink.graph.training import Network
-from shrink.models import pruned_source
 from shrink.models.pruned_source import DIGEST
 from shrink.progress import Stage
 from shrink.recipe import ExportRecipe, Tune
+from shrink.steps.keeping import keep_model
 from shrink.steps.loading import NEW_HEAD, Job
 from shrink.steps.teaching import Lesson, fresh_head, settings
 from shrink.steps.threads import threads_per_op, workers
@@ -165,11 +164,6 @@ def _changes(asked: Tune, lesson: Lesson, fitted: tune.Fitted) -> Iterator[str]:
         yield f"training stopped early: {fitted.stopped.why}; the weights are those after epoch {fitted.best}"
 
 
-def is_ours(path: Path) -> bool:
-    """Whether an entry of an output directory is one that `shrink tune` writes."""
-    return path.name in pruned_source.FILES
-
-
 def judge(
     job: Job, whole: fx.GraphModule, start: fx.GraphModule, tuned: Tuned, skipped: SkipLog, stage: Stage
 ) -> Judgement:
@@ -214,21 +208,13 @@ def words(tuned: Tuned, judged: Judgement) -> Iterator[str]:
 
 def save(out: Path, job: Job, tuned: Tuned, judged: Judgement, *, force: bool) -> None:
     """Write the trained model; it appears whole or not at all. Then its checkpoints go."""
-    graph, tensors = store.dump(tuned.graph)
-    about = pruned_source.About(
-        spec=job.model.spec,
-        weights=job.model.weights,
-        preprocess=job.model.preprocess,
-        labels=job.model.labels or job.split.evaluation.classes,
-        graph_sha256="",
-        weights_sha256="",
-        plan={},
-        changes=tuned.changes,
-        judged={name: float(value) for name, value in asdict(judged).items() if value is not None},
-        trained_on=b"".join(sorted(digests(tuned.trained_on) | job.model.trained_on)),
-    )
-    with appears_whole(out, replace=force, is_ours=is_ours) as folder:
-        pruned_source.write(folder, graph, safetensors.torch.save(tensors), about)
+    known = {
+        "plan": {},
+        "changes": tuned.changes,
+        "judged": {name: float(value) for name, value in asdict(judged).items() if value is not None},
+        "trained_on": b"".join(sorted(digests(tuned.trained_on) | job.model.trained_on)),
+    }
+    keep_model(out, job, tuned.graph, known, force=force)
     shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
 
 
