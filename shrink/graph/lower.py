@@ -241,17 +241,41 @@ def every_other(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """
     given: list[Any] = [*node.args]
     source, axis, start, _, step = given + _SLICE[len(given) :]
-    shape = list(node.meta["shape"])
+    shape = node.meta["shape"]
     size, axis = source.meta["shape"][axis], axis % len(shape)
-    first, groups = start or 0, -(-size // step)
-    if step == 1 or not 0 <= first < step or shape[axis] != groups:
+    first = start or 0
+    if step == 1 or not 0 <= first < step or shape[axis] != -(-size // step):
         return None
-    if missing := groups * step - size:
+    return _every(node, source, list(source.meta["shape"]), axis, step, first)
+
+
+def _every(node: fx.Node, source: fx.Node, shape: list[int], axis: int, step: int, first: int = 0) -> fx.Node:
+    """The first-th of every `step` numbers along an axis of a value of that shape."""
+    groups = -(-shape[axis] // step)
+    if missing := groups * step - shape[axis]:
         source = call(node, aten.constant_pad_nd.default, source, [0, 0] * (len(shape) - 1 - axis) + [0, missing], 0.0)
     apart = [*shape[:axis], groups, step, *shape[axis + 1 :]]
     return call(node, aten.select.int, call(node, aten.reshape.default, source, apart), axis + 1, first)
 
 
+def pool_of_one(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """An average over one number is a slice with steps: XNNPACK takes no pool of one place."""
+    given: list[Any] = [*node.args]
+    found, kernel, stride, padding, _, _, divisor = given + _POOL[len(given) :]
+    steps = [stride] * 2 if isinstance(stride, int) else list(stride or kernel) * (2 // len(stride or kernel))
+    ones = all(size == 1 for size in ([kernel] if isinstance(kernel, int) else kernel))
+    if not ones or divisor not in (None, 1) or padding not in (0, [0], [0, 0]):
+        return None
+    shape = list(found.meta["shape"])
+    for axis, step in zip((-2, -1), steps, strict=True):
+        place = len(shape) + axis
+        if step > 1:
+            found = _every(node, found, shape, place, step)
+            shape[place] = -(-shape[place] // step)
+    return found  # type: ignore[no-any-return]
+
+
+_POOL: list[Any] = [None, [1, 1], [], 0, False, True, None]  # defaults of avg_pool2d(x, kernel, stride, padding, ...)
 _SLICE: list[Any] = [None, 0, None, None, 1]  # defaults of slice(x, axis, start, end, step)
 
 
@@ -302,6 +326,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "pad_with": {aten.constant_pad_nd.default: pad_with},
     "pool_padding": {aten.max_pool2d.default: pool_padding},
     "every_other": {aten.slice.Tensor: every_other},
+    "pool_of_one": {aten.avg_pool2d.default: pool_of_one},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "big_depthwise": {aten.conv2d.default: big_depthwise},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
@@ -318,6 +343,7 @@ DESCRIPTIONS = {
     "pool_padding": "zeros put around what is not negative before its maximum is taken",
     "pad_with": "padding with a number written as a concatenation",
     "every_other": "slices with steps written as a reshape and a selection",
+    "pool_of_one": "average pools of one place written as a reshape and a selection",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",

@@ -74,7 +74,7 @@ class _Images:
             for x in torch.from_numpy(batch.x).unsqueeze(1):
                 self.count += 1
                 if self.count % HELD_OUT_EVERY == 0 and len(self.held_out) < HELD_OUT_MOST:
-                    self.held_out.append(x)
+                    self.held_out.append(x.clone())  # a view would keep the whole batch
                 else:
                     yield x
         check_calibration(stats, preprocess)

@@ -491,6 +491,24 @@ def test_every_other_number_is_selected(function: Callable[[Tensor], Tensor]) ->
 
 
 @pytest.mark.parametrize(
+    ("function", "selections"),
+    [
+        (lambda x: F.avg_pool2d(x, 1, 2), 2),
+        (lambda x: F.avg_pool2d(x, 1, [3, 2]), 2),
+        (lambda x: F.avg_pool2d(x, 1, 2, ceil_mode=True, count_include_pad=False), 2),
+        (lambda x: F.avg_pool2d(x, 1, [1, 2]), 1),
+        (lambda x: F.avg_pool2d(x, 1, 2, divisor_override=1), 2),
+        (lambda x: F.avg_pool2d(x, [1, 2], 2), 0),
+        (lambda x: F.avg_pool2d(x, 1, 2, divisor_override=3), 0),
+    ],
+)
+def test_an_average_of_one_place_is_a_selection(function: Callable[[Tensor], Tensor], selections: int) -> None:
+    found = lowered(function, "pool_of_one", (1, 3, 8, 7))
+    assert found.count("select.int") == selections
+    assert ("avg_pool2d.default" in found) == (selections == 0)
+
+
+@pytest.mark.parametrize(
     "function", [lambda x: x[:, :, 2:6], lambda x: x[:, :, 2::3], lambda x: x[:, :, 0:5:2], lambda x: x[:, :, 3::2]]
 )
 def test_other_slices_stay(function: Callable[[Tensor], Tensor]) -> None:

@@ -131,6 +131,7 @@ def test_held_out_images_set_no_range_and_none_is_lost() -> None:
     assert len(held) == 40 // HELD_OUT_EVERY and given.count == 40
     assert sorted(seen + held) == list(range(40))
     assert seen != sorted(seen)  # not in the order of the classes
+    assert all(x.untyped_storage().nbytes() == x.nbytes for x in given.held_out)  # none keeps its batch in memory
 
 
 def test_images_that_are_refused_are_refused_at_the_end() -> None:
