@@ -118,11 +118,10 @@ class Service:
         decision = self.loop.frame(frame)
         line = record(decision, self.loop.labels, REVIEW_BELOW)
         self.lines.write(msgspec.json.encode(line) + b"\n")
-        if "label" in line:
-            label, confidence = str(line["label"]), float(str(line["confidence"]))
-            self.watch.after(decision, label, confidence)
+        if line.label is not None and line.confidence is not None:
+            self.watch.after(decision, line.label, line.confidence)
             if self.swap:
-                self.swap.offer(decision, label)
+                self.swap.offer(decision, line.label)
         if decision.problem:
             self.log.say(f"frame: {describe(decision.problem)}")
 
