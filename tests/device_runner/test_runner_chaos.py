@@ -193,6 +193,53 @@ def test_a_state_that_cannot_be_written_is_told_and_frames_are_still_answered(
     assert child.returncode == 0
 
 
+@needs_mosquitto
+def test_it_starts_before_its_camera_and_its_broker_and_is_ready_when_they_are(tmp_path: Path, bundle_path: Path):
+    """A shop after a power cut: everything comes up in any order."""
+    broker = Broker(tmp_path)
+    broker.kill()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    config, port = write_config(tmp_path, bundle_path, f"http://127.0.0.1:{address[1]}/")
+    config.write_text(f'{config.read_text()}[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
+    child = subprocess.Popen([*RUN, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    camera: Camera | None = None
+    try:
+        wait_until(lambda: set(degraded(port)) == {"source", "mqtt"})
+        camera = Camera([photo(i) for i in range(4)], address)
+        broker.start()
+        wait_until(lambda: degraded(port) == [], 35)
+    finally:
+        end(child)
+        broker.kill()
+        if camera:
+            camera.close()
+
+
+def degraded(port: int) -> list[str]:
+    """What the runner says is not well; "not there" before it says anything."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as page:
+            found: list[str] = json.load(page)["degraded"]
+    except (OSError, KeyError):
+        return ["not there"]
+    return found
+
+
+def test_a_quiet_run_leaves_the_disk_alone(tmp_path: Path, bundle_path: Path):
+    """Sixty frames on which nothing fires: the first verdict is recorded, and that is all."""
+    shots, state = tmp_path / "shots", tmp_path / "state"
+    shots.mkdir()
+    for i in range(60):
+        (shots / f"{i:02}.jpg").write_bytes(photo(0))
+    config, _ = write_config(tmp_path, bundle_path, str(shots), f'state = "{state}"')
+    config.write_text(config.read_text().replace("min_confidence = 0.01", "min_confidence = 1.0"))
+    done = subprocess.run([*RUN, str(config)], capture_output=True, timeout=60, check=True)
+    assert done.stdout.count(b"\n") == 60
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert [path.name for path in files] == ["audit.jsonl"] and files[0].read_bytes().count(b"\n") == 1
+
+
 HANG = """
 import sys, time
 from device_runner import cli

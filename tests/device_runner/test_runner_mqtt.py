@@ -28,7 +28,20 @@ from device_runner.delivery import Delivery
 from device_runner.homeassistant import COMPONENTS
 from device_runner.log import Log
 from device_runner.mqtt import Client
-from device_runner.mqtt_packets import DISCONNECT, PINGRESP, PUBACK, Broken, Parser, message, packet, publish
+from device_runner.mqtt_packets import (
+    CONNACK,
+    DISCONNECT,
+    PINGRESP,
+    PUBACK,
+    SUBACK,
+    SUBSCRIBE,
+    Broken,
+    Message,
+    Parser,
+    message,
+    packet,
+    publish,
+)
 from device_runner.rules import Memory, Score, Sight
 
 RULE = Rule(name="r", label="cat", min_confidence=0.5)
@@ -349,6 +362,37 @@ def test_retained_and_repeated_commands_are_ignored(tmp_path: Path, broker: Brok
     listener.client.publish("device_runner/door/set", json.dumps({"command": "arm", "nonce": word}).encode(), 1, 1)
     wait_until(lambda: not bus.disarmed)
     bus.close()
+
+
+def test_ten_thousand_payloads_are_no_command(tmp_path: Path):
+    """Random bytes, and a good command with random bytes in it; none is followed, none ends the thread."""
+    settings = Mqtt(host="x", commands=True)
+    bus, rng = Bus(config(tmp_path, settings), settings, Log(io.StringIO())), random.Random(1)
+    good = json.dumps({"command": "disarm", "nonce": bus._nonce}).encode()
+    for i in range(10_000):
+        payload = bytearray(good if i % 2 else rng.randbytes(rng.randrange(4096)))
+        if i % 2:
+            payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)  # one bit: never the command it was
+        bus._receive(Message("device_runner/door/set", bytes(payload), False, 0, 0))
+    assert bus.ignored == 10_000 and not bus.disarmed
+    bus._receive(Message("device_runner/door/set", good, False, 0, 0))
+    assert bus.disarmed
+
+
+def test_a_broker_that_denies_the_commands_is_told(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = Mqtt(host="127.0.0.1", port=server.getsockname()[1], commands=True)
+        bus = Bus(config(tmp_path, settings), settings, Log(io.StringIO()))
+        bus.client.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(packet(CONNACK, 0, b"\0\0"))
+            assert connection.recv(4096)[0] >> 4 == SUBSCRIBE
+            connection.sendall(packet(SUBACK, 0, b"\x00\x01\x80"))
+            wait_until(lambda: bus.client.reason == "the broker refused a subscription")
+        assert bus.client.state == "offline"
+        bus.close()
 
 
 @needs_mosquitto

@@ -32,7 +32,7 @@ from device_runner.errors import (
 )
 from device_runner.release import NAMESPACE, Release, check_release, write_release
 from device_runner.store import state as states
-from device_runner.store.disk import Disk
+from device_runner.store.disk import Disk, filesystem_problem
 from device_runner.store.models import Store
 from device_runner.store.shadow import Health, p90
 from device_runner.store.state import State
@@ -96,6 +96,39 @@ def test_a_damaged_bundle_is_not_installed_and_the_store_stays(store: Store, bun
     with pytest.raises(BundleError):
         store.install(broken, prove)
     assert store.state == before
+
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+/dev/sda1 /data ext4 rw 0 0
+/dev/sda2 /boot vfat rw 0 0
+/dev/sda3 /data/my\\040card exfat rw 0 0
+/dev/sda4 /twice vfat rw 0 0
+/dev/sda5 /twice ext4 rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/data/store", None),
+        ("/boot/store", "vfat"),
+        ("/bootleg", None),
+        ("/data/my card/store", "exfat"),
+        ("/twice/store", None),
+    ],
+)
+def test_a_file_system_that_loses_names_with_the_power_is_known(path: str, kind: str | None, tmp_path: Path):
+    table = tmp_path / "mounts"
+    table.write_text(MOUNTS)
+    assert filesystem_problem(Path(path), table) == kind
+
+
+def test_no_model_is_stored_there(tmp_path: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("device_runner.store.models.filesystem_problem", lambda path: "vfat")
+    with pytest.raises(StoreError, match="vfat"):
+        Store(tmp_path / "store").install(bundles[0], prove)
+    assert not list((tmp_path / "store" / "models").iterdir())
 
 
 def test_a_bundle_that_fails_its_proof_is_not_staged(store: Store, bundles: list[Path]):
