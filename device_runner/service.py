@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -185,6 +186,8 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifi
             service.close()
         if not wishes.reload or wishes.stop:
             return code
+        del service
+        gc.collect()  # its parts refer to each other, and its bundle may have tens of megabytes: not whenever it suits
         wishes.reload, before = False, config
         config = reread(read, config, log)
 
