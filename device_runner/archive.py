@@ -67,11 +67,11 @@ def _read_file(name: str, room: int, folder: int | None = None, follow: int = os
         if status.st_size > room:
             raise too_large(name, status.st_size)
         with os.fdopen(handle, "rb", closefd=False) as file:
-            data = file.read(room + 1)
+            data = file.read(status.st_size + 1)  # not `room`: as much would be allocated, and moved, at once
     finally:
         os.close(handle)
-    if len(data) > room:  # it grew while it was read
-        raise too_large(name, len(data))
+    if len(data) > status.st_size:
+        raise damaged(f"{name} grew while it was read", "somebody is writing to it")
     return data
 
 

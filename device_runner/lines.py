@@ -7,35 +7,52 @@ import queue
 import threading
 from collections.abc import Sequence
 
+import msgspec
+
 from device_runner.loop import RECORD_SCHEMA, Decision
 from device_runner.text import printable
 
 MAX_WAITING = 256
 
 
-def record(decision: Decision, labels: Sequence[str], review_below: float) -> dict[str, object]:
-    """One decision as the fields of a line."""
-    fields: dict[str, object] = {
-        "schema": RECORD_SCHEMA,
-        "seq": decision.seq,
-        "frame": decision.frame.name,
-        "captured_ns": decision.frame.captured_ns,
-        "age_ms": round(decision.age_ms, 3),
-    }
+class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One decision, as who reads stdout gets it; what does not apply is left out."""
+
+    schema: int
+    seq: int
+    frame: str
+    captured_ns: int
+    age_ms: float
+    label: str | None = None  # the best; it and the next five only if the model answered
+    index: int | None = None
+    confidence: float | None = None
+    review: bool | None = None  # a person should look at it
+    prepare_ms: float | None = None
+    model_ms: float | None = None
+    inert: str | None = None  # why it decides nothing
+    error: str | None = None
+    verdicts: dict[str, str] = {}
+
+
+def record(decision: Decision, labels: Sequence[str], review_below: float) -> Line:
+    """One decision as a line."""
+    line = Line(
+        schema=RECORD_SCHEMA,
+        seq=decision.seq,
+        frame=decision.frame.name,
+        captured_ns=decision.frame.captured_ns,
+        age_ms=round(decision.age_ms, 3),
+        inert=decision.inert,
+        error=printable(decision.problem.what) if decision.problem else None,
+        verdicts=decision.verdicts,
+    )
     seen = decision.seen
     if seen and seen.confidences:
-        confidence = max(seen.confidences)
-        best = seen.confidences.index(confidence)
-        fields |= {"label": labels[best], "index": best, "confidence": confidence}
-        fields |= {"review": confidence < review_below, "prepare_ms": round(seen.prepare_ms, 3)}
-        fields["model_ms"] = round(seen.model_ms, 3)
-    if decision.inert:
-        fields["inert"] = decision.inert
-    if decision.problem:
-        fields["error"] = printable(decision.problem.what)
-    if decision.verdicts:
-        fields["verdicts"] = decision.verdicts
-    return fields
+        line.confidence = max(seen.confidences)
+        line.index = seen.confidences.index(line.confidence)
+        line.label, line.review = labels[line.index], line.confidence < review_below
+        line.prepare_ms, line.model_ms = round(seen.prepare_ms, 3), round(seen.model_ms, 3)
+    return line
 
 
 class Lines:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from device_runner import audit
 from device_runner.audit import Audit, Record
@@ -33,8 +35,7 @@ class Counts:
     fired: int = 0
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):  # made in a tenth of a frozen dataclass's time
     """What came of one frame."""
 
     seq: int
@@ -44,7 +45,7 @@ class Decision:
     verdicts: dict[str, str]
     problem: Problem | None
     age_ms: float
-    ids: dict[str, str] = field(default_factory=dict)  # rule that fired -> id of the record
+    ids: dict[str, str] = {}  # a new one each; rule that fired -> id of the record
 
 
 Act = Callable[[Record], None]
@@ -92,7 +93,7 @@ class Loop:
             return decision
         scores = score_labels(seen.confidences, self._indices) if seen and not inert else {}
         sight = Sight(captured_ns=frame.captured_ns, now_ns=now, inert=inert, scores=scores)
-        before = dict(self.engine.memories)
+        before = self.engine.memories  # which `step` replaces
         verdicts.update(self.engine.step(sight))
         for rule in self.config.rule:
             due, quiet = self._audit.is_due(rule.name, verdicts[rule.name])

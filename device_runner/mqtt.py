@@ -22,6 +22,7 @@ from device_runner.mqtt_packets import Broken, Message, Parser
 
 CONNECT_S = 10.0
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
+LEAVE_S = 1.0  # for the broker to end the connection after our goodbye
 
 
 class Client:
@@ -50,6 +51,7 @@ class Client:
         self._acks: dict[int, threading.Event] = {}
         self._pong = threading.Event()
         self._last_id = 0
+        self._leaving = False  # only last words are sent any more
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
 
@@ -59,13 +61,18 @@ class Client:
 
     def publish(self, topic: str, payload: bytes, qos: int, within_s: float, *, retain: bool = False) -> bool:
         """Send now. True if it was sent (QoS 0) or acknowledged (QoS 1) in time; never sent after this returns."""
+        return self._publish(topic, payload, qos, within_s, retain=retain)
+
+    def _publish(
+        self, topic: str, payload: bytes, qos: int, within_s: float, *, retain: bool, last: bool = False
+    ) -> bool:
         deadline = monotonic_ns() + int(within_s * SECOND)
         acknowledged = threading.Event()
         number = 0
         if not self._lock.acquire(timeout=max(within_s, 0)):
             return False
         try:
-            if self._socket is None or monotonic_ns() >= deadline:
+            if self._socket is None or (self._leaving and not last) or monotonic_ns() >= deadline:
                 return False
             if qos:
                 number = self._last_id = self._last_id % 65535 + 1
@@ -115,6 +122,7 @@ class Client:
                 sock = self._connect()
                 pause_s = self._retry_first_s
                 self._serve(sock)
+                self._drain(sock)
                 self.state, self.reason = "offline", "the connection ended"
             except (OSError, Broken, ssl.SSLError) as error:
                 self.state, self.reason = "offline", str(error) if isinstance(error, Broken) else type(error).__name__
@@ -141,6 +149,8 @@ class Client:
             sock.sendall(packets.subscribe(topic, number))
         self._last_id = len(self._subscribe)
         with self._lock:
+            if self._closing.is_set():  # nobody would say goodbye
+                raise Broken("it is closing")
             self._socket = sock
         self.state, self.reason, self.connects = "online", "", self.connects + 1
         return sock
@@ -171,7 +181,7 @@ class Client:
             data = self._receive(sock)
             if data is None:
                 continue
-            if not data:
+            if not data or self._closing.is_set():
                 return
             heard = monotonic_ns()
             for kind, flags, body in self._parser.feed(data):
@@ -200,6 +210,15 @@ class Client:
         elif kind == packets.SUBACK and len(body) >= 3 and body[2] == 0x80:
             raise Broken("the broker refused a subscription")
 
+    def _drain(self, sock: socket.socket) -> None:
+        """Read until the broker ends it, too: closed with unread bytes it would be reset, and our goodbye be lost."""
+        deadline = monotonic_ns() + int(LEAVE_S * SECOND)
+        with suppress(OSError):
+            while (left_s := (deadline - monotonic_ns()) / SECOND) > 0:
+                sock.settimeout(left_s)
+                if not sock.recv(4096):
+                    return
+
     def _disconnect(self) -> None:
         with self._lock:
             self._socket = None
@@ -209,14 +228,16 @@ class Client:
 
     def close(self, goodbye: Mapping[str, bytes] | None = None) -> None:
         """Publish the last retained messages, leave in good order, end the thread."""
+        with self._lock:  # what another thread is about to say, such as that we are online, may not come after it
+            self._leaving = True
         for topic, payload in (goodbye or {}).items():
-            self.publish(topic, payload, 1, 1.0, retain=True)
-        self._closing.set()
-        with self._lock:
+            self._publish(topic, payload, 1, 1.0, retain=True, last=True)
+        with self._lock:  # the thread may not end the connection before the goodbye is sent
+            self._closing.set()
             if self._socket is not None:
                 with suppress(OSError):
                     self._send(self._socket, packets.packet(packets.DISCONNECT, 0, b""), monotonic_ns() + SECOND)
-                self._drop(self._socket)
+                    self._socket.shutdown(socket.SHUT_WR)
         if self._thread.is_alive():
             self._thread.join(CONNECT_S + 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ def scores(raw: NDArray[np.generic], spec: Output) -> NDArray[np.float32]:
     Raises:
         EngineError: another shape or dtype than the manifest states, or NaN or infinity among the scores.
     """
-    if raw.shape != spec.shape or raw.dtype != spec.dtype:
+    if raw.shape != spec.shape or raw.dtype != _dtype(spec.dtype):
         raise EngineError(
             f"the model gave {raw.dtype} {raw.shape}",
             f"the manifest states {spec.dtype} {spec.shape}",
@@ -39,9 +40,10 @@ def scores(raw: NDArray[np.generic], spec: Output) -> NDArray[np.float32]:
         )
     real: NDArray[np.float32] = raw[0].astype(np.float32)
     if spec.scale is not None and spec.zero_point is not None:
-        real = (real - np.float32(spec.zero_point)) * np.float32(spec.scale)
+        real -= np.float32(spec.zero_point)
+        real *= np.float32(spec.scale)
     finite = np.isfinite(real)
-    if not finite.all():
+    if not np.logical_and.reduce(finite):  # the ufunc itself: a method of the array is a detour, per frame
         bad = np.flatnonzero(~finite)
         raise EngineError(
             f"the model gave {real[bad[0]]} for class {bad[0]}",
@@ -67,9 +69,15 @@ def probabilities(raw: NDArray[np.generic], spec: Output) -> NDArray[np.float32]
                 "export the bundle again with output.kind = logits",
             )
         return real
-    shifted = np.exp(real.astype(np.float64) - real.max())
-    result: NDArray[np.float32] = (shifted / shifted.sum()).astype(np.float32)
-    return result
+    shifted = np.subtract(real, np.maximum.reduce(real), dtype=np.float64)
+    np.exp(shifted, out=shifted)
+    shifted /= np.add.reduce(shifted)
+    return shifted.astype(np.float32)
+
+
+@cache
+def _dtype(name: str) -> np.dtype[np.generic]:
+    return np.dtype(name)
 
 
 def top_k(probs: NDArray[np.float32], labels: Sequence[str], k: int) -> list[Answer]:

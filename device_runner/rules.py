@@ -65,9 +65,10 @@ class Engine:
 
     def step(self, sight: Sight) -> dict[str, str]:
         """Decide on one frame: rule name -> verdict."""
-        verdicts = {}
+        verdicts, memories = {}, {}
         for rule in self.rules:
-            verdicts[rule.name], self.memories[rule.name] = decide(rule, self.memories[rule.name], sight)
+            verdicts[rule.name], memories[rule.name] = decide(rule, self.memories[rule.name], sight)
+        self.memories = memories
         return verdicts
 
 

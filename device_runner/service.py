@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -118,11 +119,10 @@ class Service:
         decision = self.loop.frame(frame)
         line = record(decision, self.loop.labels, REVIEW_BELOW)
         self.lines.write(msgspec.json.encode(line) + b"\n")
-        if "label" in line:
-            label, confidence = str(line["label"]), float(str(line["confidence"]))
-            self.watch.after(decision, label, confidence)
+        if line.label is not None and line.confidence is not None:
+            self.watch.after(decision, line.label, line.confidence)
             if self.swap:
-                self.swap.offer(decision, label)
+                self.swap.offer(decision, line.label)
         if decision.problem:
             self.log.say(f"frame: {describe(decision.problem)}")
 
@@ -186,6 +186,8 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifi
             service.close()
         if not wishes.reload or wishes.stop:
             return code
+        del service
+        gc.collect()  # its parts refer to each other, and its bundle may have tens of megabytes: not whenever it suits
         wishes.reload, before = False, config
         config = reread(read, config, log)
 

@@ -16,6 +16,7 @@ class TFLiteEngine:
 
     name: str
     version: str
+    fix = "export the bundle again, or choose another engine"  # of a model that it refuses
 
     def __init__(self, interpreter: Callable[..., Any], model: bytes, threads: int) -> None:
         self._model = model  # the interpreter reads these bytes for as long as it lives
@@ -24,7 +25,7 @@ class TFLiteEngine:
             self._interpreter.allocate_tensors()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.fix) from error
         if len(inputs) != 1 or len(outputs) != 1:
             raise refused(self.name, f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]

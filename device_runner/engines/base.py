@@ -32,9 +32,9 @@ class Engine(Protocol):
         ...
 
 
-def refused(name: str, why: object) -> EngineError:
+def refused(name: str, why: object, fix: str = "export the bundle again, or choose another engine") -> EngineError:
     """The runtime will not load the model."""
-    return EngineError(f"{name} refused the model", _one_line(why), "export the bundle again, or choose another engine")
+    return EngineError(f"{name} refused the model", _one_line(why), fix)
 
 
 def failed(name: str, x: NDArray[np.generic], why: object) -> EngineError:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NO_POWER_SAFE_RENAME = ("vfat", "msdos", "exfat")
+MOUNTS = Path("/proc/self/mounts")
 
 
 class Disk:
@@ -63,13 +64,13 @@ class Disk:
             path.unlink(missing_ok=True)
 
 
-def filesystem_problem(path: Path) -> str | None:
+def filesystem_problem(path: Path, table: Path = MOUNTS) -> str | None:
     """The name of a file system whose rename does not survive power loss; None if it is not known to be one."""
     try:
-        entries = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+        entries = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return None
     real = path.resolve()
     mounts = [(e[1], e[2]) for e in entries if real.is_relative_to(e[1].replace("\\040", " "))]
-    kind = max(mounts, key=lambda m: len(m[0]), default=("", ""))[1]
+    kind = max(reversed(mounts), key=lambda m: len(m[0]), default=("", ""))[1]  # of two at one place the last is seen
     return kind if kind in NO_POWER_SAFE_RENAME else None

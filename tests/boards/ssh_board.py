@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,28 @@ async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"},
     )
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    process.exit(await child.wait())
+    feeding = asyncio.ensure_future(_feed(process, child.stdin))
+    await asyncio.gather(_relay(child.stdout, process.stdout), _relay(child.stderr, process.stderr))
+    code = await child.wait()
+    feeding.cancel()
+    process.exit(code)
+
+
+async def _relay(said: asyncio.StreamReader, client: asyncssh.SSHWriter[bytes]) -> None:
+    """All that the command says, before its code."""
+    while data := await said.read(1 << 16):
+        client.write(data)
+        await client.drain()
+
+
+async def _feed(process: asyncssh.SSHServerProcess[bytes], stdin: asyncio.StreamWriter) -> None:
+    """What the client sends goes to the command. One that has ended takes no more of it: to asyncssh's own redirection
+    that is an error that ends the connection, to a real server it is none."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        while data := await process.stdin.read(1 << 16):
+            stdin.write(data)
+            await stdin.drain()
+    stdin.close()
 
 
 async def _listen() -> None:

@@ -172,6 +172,18 @@ def test_too_large_and_too_many_files_are_not_read(bundle_path: Path, monkeypatc
     assert "at most 64" in refusal(bundle_path)
 
 
+def test_a_file_that_grows_while_it_is_read_is_refused(bundle_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.fstat
+
+    def smaller(handle: int) -> os.stat_result:
+        status = list(real(handle))
+        status[stat.ST_SIZE] -= 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr("device_runner.archive.os.fstat", smaller)
+    assert "grew while it was read" in refusal(bundle_path)
+
+
 def test_a_path_without_a_bundle(tmp_path: Path):
     assert "there is no bundle at" in refusal(tmp_path / "none")
     (tmp_path / "text").write_text("hello")

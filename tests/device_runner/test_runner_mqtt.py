@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,20 @@ from device_runner.delivery import Delivery
 from device_runner.homeassistant import COMPONENTS
 from device_runner.log import Log
 from device_runner.mqtt import Client
-from device_runner.mqtt_packets import Broken, Parser, message, packet, publish
+from device_runner.mqtt_packets import (
+    CONNACK,
+    DISCONNECT,
+    PINGRESP,
+    PUBACK,
+    SUBACK,
+    SUBSCRIBE,
+    Broken,
+    Message,
+    Parser,
+    message,
+    packet,
+    publish,
+)
 from device_runner.rules import Memory, Score, Sight
 
 RULE = Rule(name="r", label="cat", min_confidence=0.5)
@@ -218,15 +231,111 @@ def test_a_killed_runner_is_offline_and_a_stopped_one_says_so(tmp_path: Path, br
         "from device_runner.config.parts import *\n"
         f"m = Mqtt(host='127.0.0.1', port={broker.port}, keepalive_s=1)\n"
         "b = Bus(Config(source=Source(url='x'), bundle='b', device='door', mqtt=m), m, Log(io.StringIO()))\n"
-        "b.client.start(); time.sleep({sleep}); b.close()\n"
+        "b.client.start()\n"
+        "while b.client.state != 'online': time.sleep(0.01)\n"
+        "time.sleep({sleep}); b.close()\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code.replace("{sleep}", "60")])
     listener.wait_for("device_runner/door/available", b"online")
     child.send_signal(signal.SIGKILL)
     child.wait()
     listener.wait_for("device_runner/door/available", b"offline", within_s=3)
-    subprocess.run([sys.executable, "-c", code.replace("{sleep}", "0.5")], check=True)
+    subprocess.run([sys.executable, "-c", code.replace("{sleep}", "0")], check=True)
     assert listener.wait_for("device_runner/door/available", b"stopped") == b"stopped"
+
+
+class LateEvent(threading.Event):
+    """Who sets it is interrupted right after."""
+
+    def set(self) -> None:
+        super().set()
+        time.sleep(0.2)
+
+
+def stopped_by(
+    server: socket.socket,
+    close: Callable[[socket.socket, Client], None],
+    on_online: Callable[[], None] = lambda: None,
+) -> Client:
+    """A client that this server took in, and that `close` then ends."""
+    settings = Mqtt(host="127.0.0.1", port=server.getsockname()[1])
+    client = Client(settings, "c", ("a", b"b"), on_online=on_online, retry_first_s=9)
+    client.start()
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(bytes([0x20, 2, 0, 0]))
+        wait_until(lambda: client.state == "online")
+        close(connection, client)
+    return client
+
+
+def test_whoever_closes_says_goodbye_even_if_the_thread_is_faster():
+    """Its thread wakes up just after it was told to end: the connection may not end before the goodbye was sent."""
+    received = bytearray()
+
+    def close(connection: socket.socket, client: Client) -> None:
+        client._closing = LateEvent()
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        wait_until(client._closing.is_set)
+        connection.sendall(packet(PINGRESP, 0, b""))  # wakes the thread
+        while part := connection.recv(4096):
+            received.extend(part)
+        connection.close()
+        closing.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stopped_by(server, close)
+    assert bytes(received) == packet(DISCONNECT, 0, b"")
+
+
+def test_what_the_broker_still_says_does_not_tear_the_goodbye_away():
+    """A connection that is closed with unread bytes is reset, and a reset may overtake the goodbye."""
+
+    def close(connection: socket.socket, client: Client) -> None:
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        assert connection.recv(4096) == packet(DISCONNECT, 0, b"")
+        connection.sendall(packet(PINGRESP, 0, b""))
+        time.sleep(0.1)
+        connection.sendall(packet(PINGRESP, 0, b""))  # refused, had the client closed its end by now
+        time.sleep(0.1)
+        assert connection.recv(4096) == b""
+        assert closing.is_alive()
+        connection.close()
+        closing.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = stopped_by(server, close)
+    assert client.state == "offline"
+
+
+def test_nothing_is_said_after_the_last_words():
+    """The thread that is just about to say that the runner is online is late: it is stopping."""
+    stopping, said = threading.Event(), threading.Event()
+    clients: list[Client] = []
+
+    def on_online() -> None:
+        stopping.wait(5)
+        assert not clients[0].publish("available", b"online", 0, 1.0, retain=True)
+        said.set()
+
+    def close(connection: socket.socket, client: Client) -> None:
+        clients.append(client)
+        closing = threading.Thread(target=client.close, args=({"available": b"stopped"},))
+        closing.start()
+        assert connection.recv(4096) == publish("available", b"stopped", 1, retain=True)
+        stopping.set()
+        said.wait(5)
+        connection.sendall(packet(PUBACK, 0, b"\x00\x01"))
+        assert connection.recv(4096) == packet(DISCONNECT, 0, b"")
+        connection.close()
+        closing.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stopped_by(server, close, on_online)
+    assert said.is_set()
 
 
 @needs_mosquitto
@@ -253,6 +362,37 @@ def test_retained_and_repeated_commands_are_ignored(tmp_path: Path, broker: Brok
     listener.client.publish("device_runner/door/set", json.dumps({"command": "arm", "nonce": word}).encode(), 1, 1)
     wait_until(lambda: not bus.disarmed)
     bus.close()
+
+
+def test_ten_thousand_payloads_are_no_command(tmp_path: Path):
+    """Random bytes, and a good command with random bytes in it; none is followed, none ends the thread."""
+    settings = Mqtt(host="x", commands=True)
+    bus, rng = Bus(config(tmp_path, settings), settings, Log(io.StringIO())), random.Random(1)
+    good = json.dumps({"command": "disarm", "nonce": bus._nonce}).encode()
+    for i in range(10_000):
+        payload = bytearray(good if i % 2 else rng.randbytes(rng.randrange(4096)))
+        if i % 2:
+            payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)  # one bit: never the command it was
+        bus._receive(Message("device_runner/door/set", bytes(payload), False, 0, 0))
+    assert bus.ignored == 10_000 and not bus.disarmed
+    bus._receive(Message("device_runner/door/set", good, False, 0, 0))
+    assert bus.disarmed
+
+
+def test_a_broker_that_denies_the_commands_is_told(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = Mqtt(host="127.0.0.1", port=server.getsockname()[1], commands=True)
+        bus = Bus(config(tmp_path, settings), settings, Log(io.StringIO()))
+        bus.client.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(packet(CONNACK, 0, b"\0\0"))
+            assert connection.recv(4096)[0] >> 4 == SUBSCRIBE
+            connection.sendall(packet(SUBACK, 0, b"\x00\x01\x80"))
+            wait_until(lambda: bus.client.reason == "the broker refused a subscription")
+        assert bus.client.state == "offline"
+        bus.close()
 
 
 @needs_mosquitto

@@ -193,6 +193,7 @@ class Altered:
     """An engine that answers something else than the one it wraps."""
 
     name, version = "altered", "0"
+    delegate: str | None = None
 
     def __init__(self, engine: Engine, alter: Any) -> None:
         self.engine, self.alter, self.calls = engine, alter, 0
@@ -226,6 +227,22 @@ def test_one_code_of_a_quantized_model_is_allowed(bundles: dict[str, Bundle]):
     assert result.worst_output == pytest.approx(bundle.manifest.output.scale, rel=1e-5)
     with pytest.raises(SelfTestError, match="golden vector 0 gives another output"):  # two codes are 3 % here
         selftest(bundle, Altered(engine_of(bundle), lambda y, n: y + np.int8(2)))
+
+
+def test_a_runtime_without_the_kernels_of_the_record_is_named(bundles: dict[str, Bundle]):
+    """Only where the kernels can be the reason: a float file, or one with the same delegate, is just wrong."""
+    bundle = bundles["tflite-int8"]
+    truth = msgspec.structs.replace(bundle.manifest.truth, delegate="XNNPACK")
+    of_xnnpack = changed(bundle, truth=truth)
+    plain = Altered(engine_of(bundle), lambda y, n: y + np.int8(2))
+    with pytest.raises(SelfTestError) as caught:
+        selftest(of_xnnpack, plain)
+    assert caught.value.what == "golden vector 0 gives another output"
+    assert caught.value.why.endswith("golden is of XNNPACK, and altered has kernels of its own, which round otherwise")
+    assert "tflite-fp32" in caught.value.fix
+    plain.delegate = "XNNPACK, 1 partition"
+    with pytest.raises(SelfTestError, match=r"why: differing by [0-9.]+, allowed [0-9.]+\n"):
+        selftest(of_xnnpack, plain)
 
 
 def test_a_change_of_class_is_excused_only_where_golden_is_undecided():

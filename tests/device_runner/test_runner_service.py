@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import msgspec
 import pytest
 from runner_bundles import LABELS, photo
 
-from device_runner import cli
+from device_runner import cli, service
 from device_runner.classify import Classifier
+from device_runner.log import Log
 from device_runner.manifest import dump, parse
+from device_runner.service import Wishes
+from device_runner.systemd import Notifier
 
 CONFIG = """
 bundle = "{bundle}"
@@ -209,3 +215,30 @@ def test_the_process_that_decides_needs_neither_numpy_nor_pillow():
     """They and the runtime live in the model's process; on a small board that is half of the memory."""
     code = "import sys, device_runner.field_commands; sys.exit(bool({'numpy', 'PIL'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_reload_replaces_is_gone_before_the_next_one_is_opened(monkeypatch: pytest.MonkeyPatch):
+    """A bundle of tens of megabytes must not wait for a collection that seldom comes."""
+    made: list[weakref.ref[object]] = []
+    alive: list[int] = []
+
+    class Cyclic:
+        def __init__(self, config: object, wishes: Wishes, *others: object) -> None:
+            self.me, self.wishes = self, wishes
+            alive.append(sum(one() is not None for one in made))
+            made.append(weakref.ref(self))
+
+        def run(self) -> int:
+            self.wishes.reload = len(made) < 3
+            return 0
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(service, "Service", Cyclic)
+    monkeypatch.setattr(service, "reread", lambda read, old, log: old)
+    gc.disable()
+    try:
+        assert service.serve(lambda: None, 1, Log(io.StringIO()), Wishes(), Notifier({})) == 0  # type: ignore[arg-type, return-value]
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0]

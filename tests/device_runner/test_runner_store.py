@@ -32,7 +32,7 @@ from device_runner.errors import (
 )
 from device_runner.release import NAMESPACE, Release, check_release, write_release
 from device_runner.store import state as states
-from device_runner.store.disk import Disk
+from device_runner.store.disk import Disk, filesystem_problem
 from device_runner.store.models import Store
 from device_runner.store.shadow import Health, p90
 from device_runner.store.state import State
@@ -96,6 +96,39 @@ def test_a_damaged_bundle_is_not_installed_and_the_store_stays(store: Store, bun
     with pytest.raises(BundleError):
         store.install(broken, prove)
     assert store.state == before
+
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+/dev/sda1 /data ext4 rw 0 0
+/dev/sda2 /boot vfat rw 0 0
+/dev/sda3 /data/my\\040card exfat rw 0 0
+/dev/sda4 /twice vfat rw 0 0
+/dev/sda5 /twice ext4 rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/data/store", None),
+        ("/boot/store", "vfat"),
+        ("/bootleg", None),
+        ("/data/my card/store", "exfat"),
+        ("/twice/store", None),
+    ],
+)
+def test_a_file_system_that_loses_names_with_the_power_is_known(path: str, kind: str | None, tmp_path: Path):
+    table = tmp_path / "mounts"
+    table.write_text(MOUNTS)
+    assert filesystem_problem(Path(path), table) == kind
+
+
+def test_no_model_is_stored_there(tmp_path: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("device_runner.store.models.filesystem_problem", lambda path: "vfat")
+    with pytest.raises(StoreError, match="vfat"):
+        Store(tmp_path / "store").install(bundles[0], prove)
+    assert not list((tmp_path / "store" / "models").iterdir())
 
 
 def test_a_bundle_that_fails_its_proof_is_not_staged(store: Store, bundles: list[Path]):
@@ -355,28 +388,56 @@ def test_the_commands_speak_to_an_updater(
     assert "there is nothing to try" in capsys.readouterr().err
 
 
+DEPLOY = Path(__file__).parents[2] / "device_runner" / "deploy"
+
+
 @pytest.fixture
-def mender(tmp_path: Path, keys: Path) -> Callable[[str], str]:
-    """Runs the update module in one state, as Mender does."""
+def updater(tmp_path: Path, keys: Path) -> dict[str, str]:
+    """What an updater's script finds on a device: the runner on its path, a store, trusted keys."""
     program = tmp_path / "bin" / "device_runner"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m device_runner "$@"\n')
     program.chmod(0o755)
-    environment = {
+    return {
         **os.environ,
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "DEVICE_RUNNER_STORE": str(tmp_path / "store"),
         "DEVICE_RUNNER_KEYS": str(keys / "trusted"),
         "DEVICE_RUNNER_KIND": "door",
     }
-    module = Path(__file__).parents[2] / "device_runner" / "deploy" / "mender-module"
+
+
+@pytest.fixture
+def mender(tmp_path: Path, updater: dict[str, str]) -> Callable[[str], str]:
+    """Runs the update module in one state, as Mender does."""
 
     def run(state: str) -> str:
-        argv = [str(module), state, str(tmp_path / "payload")]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        argv = [str(DEPLOY / "mender-module"), state, str(tmp_path / "payload")]
+        done = subprocess.run(argv, env=updater, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else f"exit {done.returncode}"
 
     return run
+
+
+def test_a_rauc_update_may_bring_a_model_which_goes_on_trial(
+    updater: dict[str, str], tmp_path: Path, bundles: list[Path], keys: Path
+):
+    mounted, store = tmp_path / "mounted", Store(tmp_path / "store")
+    mounted.mkdir()
+
+    def rauc(**names: str) -> int:
+        argv = [str(DEPLOY / "rauc-post-install")]
+        return subprocess.run(argv, env={**updater, **names}, capture_output=True, check=False).returncode
+
+    bundle = {"RAUC_BUNDLE_MOUNT_POINT": str(mounted)}
+    assert rauc(**bundle) == 0 and not (tmp_path / "store").exists()  # an update without a model
+    first, second = (release(tmp_path / f"r{i}", bundles[i], keys / "good") for i in range(2))
+    for source, name in ((first, "RAUC_BUNDLE_MOUNT_POINT"), (second, "RAUC_UPDATE_SOURCE")):
+        write_zip(mounted / "bundle.zip", {p.name: p.read_bytes() for p in source.iterdir()})
+        assert rauc(**{name: str(mounted)}) == 0
+    assert (store.state.current, store.state.trial) == (sha(first), sha(second))
+    write_zip(mounted / "bundle.zip", {p.name: p.read_bytes() for p in bundles[2].iterdir()})  # unsigned
+    assert rauc(**bundle) == 10 and rauc() != 0 and store.state.trial == sha(second)
 
 
 def test_mender_installs_commits_and_rolls_back(

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from broker import wait_until
 from camera import Camera
 from runner_bundles import LABELS, listing, make_files, photo, write_directory
 from runner_models import CLASSES
@@ -133,6 +134,7 @@ def test_a_damaged_current_model_is_replaced_by_the_one_before_it_at_the_start(
     runner.wait_for("trying the bundle before it")
     runner.wait_for("selftest ok")
     runner.wait_for("store: model.tflite has 4 bytes")  # it follows the state no further, and goes on
+    wait_until(lambda: Path(runner.lines.name).stat().st_size > 0, 30)  # its camera may take longer than that
     assert runner.end()
 
 
