@@ -162,7 +162,9 @@ def _options(url: str, query: str) -> dict[str, str]:
     """What stands behind the question mark: "python", what starts it there, and "dir", a directory of shrink's own."""
     given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
     if not all(name in ("python", "dir") and PATH.fullmatch(value) for name, value in given.items()):
-        raise BoardError(f"{url!r} has options that are not known", "only python=PATH and dir=/PATH are", EXAMPLES["ssh"])
+        raise BoardError(
+            f"{url!r} has options that are not known", "only python=PATH and dir=/PATH are", EXAMPLES["ssh"]
+        )
     if not given.get("dir", "/").startswith("/"):
         raise BoardError(f"{url!r} names no directory", "dir=PATH is not absolute", "begin it with /")
     return given

@@ -1,7 +1,7 @@
 """A Python of our own on a device that has none: sent once over adb, and started by its own loader.
 
-It is the arm64 Python that `shrink board setup qemu` prepared, with the runtimes. Nothing is installed on the device: all
-lies in shrink's directory there, and the C library that Android has is not touched.
+It is the arm64 Python that `shrink board setup qemu` prepared, with the runtimes. Nothing is installed on the device:
+all lies in shrink's directory there, and the C library that Android has is not touched.
 """
 
 from __future__ import annotations

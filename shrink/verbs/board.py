@@ -135,7 +135,9 @@ def board_trust(
 
 def board_setup(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="qemu, or adb:SERIAL; the other kinds need no setup.")],
-    again: Annotated[bool, typer.Option("--again", help="qemu: from the beginning, also if it was done before.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="qemu: from the beginning, also if it was done before.")
+    ] = False,
 ) -> None:
     """Prepare emulated boards, or send a Python to an Android device; each once.
 

@@ -332,7 +332,7 @@ class _Sync:
 
 def _look(path: str, *, follow: bool = True) -> os.stat_result | None:
     with suppress(OSError):
-        return os.stat(path) if follow else os.lstat(path)
+        return Path(path).stat(follow_symlinks=follow)
     return None
 
 

@@ -130,7 +130,9 @@ def test_a_device_of_another_machine_is_sent_nothing(
     shrink: Callable[..., Ran], device: AdbBoard, places: Places
 ) -> None:
     ran = shrink("board", "setup", device.url)
-    assert ran.code == 2 and ran.problem[0] == "there is no Python to send" and ran.problem[2] == "shrink board setup qemu"
+    assert (
+        ran.code == 2 and ran.problem[0] == "there is no Python to send" and ran.problem[2] == "shrink board setup qemu"
+    )
     places.emulator.mkdir(parents=True)
     (places.emulator / "manifest.json").write_text(f'{{"qemu": "{sys.executable}"}}')
     ran = shrink("board", "setup", device.url)
@@ -171,7 +173,10 @@ def test_a_python_that_was_prepared_anew_is_told_from_the_one_before(tmp_path: P
 
 @pytest.mark.parametrize(
     ("serial", "why", "fix"),
-    [("0123NONE", "adb knows no device of that serial", "connect it"), ("unauthorized", "has not allowed", "USB debugging")],
+    [
+        ("0123NONE", "adb knows no device of that serial", "connect it"),
+        ("unauthorized", "has not allowed", "USB debugging"),
+    ],
 )
 def test_a_device_that_is_not_there_or_not_allowed_says_so(
     shrink: Callable[..., Ran], adb: dict[str, str], bundles: dict[str, Path], photos: Path, tmp_path: Path,
