@@ -1,4 +1,4 @@
-"""Measuring on boards: are counts a gate, is a lost link noticed, are the answers of an emulated ARM those of this machine?
+"""Measuring on boards: counts as a gate, a lost link, and the answers of an emulated ARM against those of this machine.
 
 Example: python -m benchmarks.boards --only planted --run out/demo/cnn
 Needs `shrink board setup qemu`, and an export's directory with the targets that are asked for; `cuts` adb and ssh.

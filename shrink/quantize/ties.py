@@ -1,9 +1,9 @@
 """Keeps averages of codes away from ties, so that every processor rounds them alike.
 
 An average of codes is a sum times a factor, rounded. The sum is an integer and the same everywhere; the factor is a
-float32, and kernels for x86 and ARM multiply by it in different ways. In the demo CNN a sum of 903 came to 117.50001, which
-XNNPACK rounds to 118 on x86 and to 117 on a Cortex-A72. Where the factor is a fraction with an odd denominator q, no sum
-comes nearer to a half than 1 / (2 q), and the last bit of a float32 decides nothing.
+float32, and kernels for x86 and ARM multiply by it in different ways. In the demo CNN a sum of 903 came to 117.50001,
+which XNNPACK rounds to 118 on x86 and to 117 on a Cortex-A72. Where the factor is a fraction with an odd denominator q,
+no sum comes nearer to a half than 1 / (2 q), and the last bit of a float32 decides nothing.
 """
 
 from __future__ import annotations
