@@ -206,7 +206,7 @@ def board_estimate(
 
         found, error = estimating.estimates(bundle)
     if not found:
-        say("No estimate: there are published figures only of networks of 144 million multiply-accumulates and more.")
+        say("No estimate: the published figures are of networks with far more multiply-accumulates, or far fewer.")
         raise typer.Exit(EXIT_VERDICT)
     for one in found:
         board, runtime, threads, dtype = one.where
