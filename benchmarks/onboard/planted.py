@@ -1,10 +1,10 @@
 """A slow-down of 2 % is planted in the runner's preprocessing 100 times; 100 times nothing is. What does the gate say?
 
 Every count is a process of its own, started as `shrink bench` starts it; nearly all of its 4 s are imports on the
-emulated processor. Each is compared with the one before without a plant: an A/A pair is two processes of the same runner,
-a planted pair one of it and one whose preprocessing does more. The plants differ: three places (decoding, resizing, the
-tensor) and three kinds (an interpreted loop, arrays copied, objects made). How much each has to do for 2 % is found from
-two counts of the plant alone.
+emulated processor. Each is compared with the one before without a plant: an A/A pair is two processes of the same
+runner, a planted pair one of it and one whose preprocessing does more. The plants differ: three places (decoding,
+resizing, the tensor) and three kinds (an interpreted loop, arrays copied, objects made). How much each has to do for
+2 % is found from two counts of the plant alone.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@
 The six coefficients, at least 0, belong to the dtype and are shared by all boards and runtimes; one factor, the
 slowness, belongs to a configuration: board, runtime, threads, dtype. A configuration has few published figures, too few
 for coefficients of its own. A 3x3 at stride 1 is a term of its own because runtimes compute it with fewer products
-(Winograd), and weights that are used once, those of a classifier, because they are read from memory and hardly computed with.
+(Winograd), and weights that are used once, those of a classifier, because reading them takes longer than multiplying.
 
-Fitted to the relative error of published figures (`published.json`, each with its source). How far off that is, is measured
-by leaving out one network at a time, in all its figures, and predicting them from the others.
+Fitted to the relative error of published figures (`published.json`, each with its source). How far off that is, is
+measured by leaving out one network at a time, in all its figures, and predicting them from the others.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from shrink.inspect.ops import OpRecord
 from shrink.roofline.model import Point, Published, Work, estimate, features, fit, leave_one_out, published, usable
 from shrink.steps.estimating import work_of
 
-
 TRUE = np.array([20.0, 12.0, 60.0, 5.0, 9.0, 30.0])
 
 
