@@ -1,9 +1,9 @@
 """Links to boards cut in the middle: does `shrink bench` end, and is the board clean afterwards?
 
-A link is cut at moments spread evenly over a whole visit: while the board greets, while files are sent, while it answers
-images, while it is timed. It is cut in two ways: the server dies, or it freezes, so that nothing closes and nothing comes.
-The clients are the system's ssh and adb, the servers those of the tests, on the loopback. Clean means: no directory of a
-run, and no process of it.
+A link is cut at moments spread evenly over a whole visit: while the board greets, while files are sent, while it
+answers images, while it is timed. It is cut in two ways: the server dies, or it freezes, so that nothing closes and
+nothing comes. The clients are the system's ssh and adb, the servers those of the tests, on the loopback. Clean means:
+no directory of a run, and no process of it.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def processes(link: Link) -> list[str]:
 def belongs(pid: int, folder: Path) -> bool:
     """Whether a process has the board's home or an open directory below it."""
     try:
-        files = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+        files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         return False

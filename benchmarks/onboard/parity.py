@@ -1,4 +1,4 @@
-"""The same images here and on emulated ARM processors: which outputs are equal to the bit, and how far apart the rest are."""
+"""The same images here and on emulated ARM processors: which outputs are equal to the bit, how far apart the rest."""
 
 from __future__ import annotations
 

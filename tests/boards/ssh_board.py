@@ -10,13 +10,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
 LOG = "commands.log"
+CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,23 @@ async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"},
     )
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    process.exit(await child.wait())
+    assert child.stdin and child.stdout and child.stderr
+    feeding = asyncio.create_task(_copy(process.stdin, child.stdin))
+    await asyncio.gather(_copy(child.stdout, process.stdout), _copy(child.stderr, process.stderr))
+    code = await child.wait()
+    feeding.cancel()
+    process.exit(code)
+
+
+async def _copy(source: Any, sink: Any) -> None:
+    """All of it, and the end where it is a command's input. asyncssh's own redirection would close the channel at the
+    end of stdout, and drop the client when something comes on stderr after that."""
+    with suppress(OSError):
+        while data := await source.read(CHUNK):
+            sink.write(data)
+            await sink.drain()
+        if isinstance(sink, asyncio.StreamWriter):
+            sink.close()
 
 
 async def _listen() -> None:
