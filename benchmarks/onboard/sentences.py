@@ -9,11 +9,11 @@ Result = dict[str, Any]
 
 
 def planted(r: Result) -> str:
-    more, apart = r["planted_share"], max(abs(ratio - 1) for ratio in r["aa_ratio"])
+    more, apart = r["planted_share"], max(abs(ratio - 1) for ratio in r["aa_ratio"] + r["whole_process_ratio"])
     return (
         f"{r['pairs']} slow-downs of {min(more):.2%} to {max(more):.2%} in the preprocessing: {r['missed']} pass "
         f"{r['gate']}; {r['pairs']} A/A pairs: {r['false_alarms']} false alarms, at most {apart:.1g} apart; "
-        f"{r['seconds_each']:.1f} s a count"
+        f"{r['starts']} starts, {r['seconds_each']:.1f} s a count"
     )
 
 
