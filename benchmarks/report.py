@@ -5,8 +5,9 @@ Example: python -m benchmarks.report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.architectures import ZOO
 from benchmarks.exports import read_report
 from benchmarks.facts import BUSY
 from benchmarks.field.sentences import SENTENCES
+from benchmarks.onboard.sentences import SENTENCES as BOARD_SENTENCES
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Row, Store, write_whole
 from benchmarks.search_tables import search
@@ -120,7 +122,16 @@ def cost(rows: Sequence[Row]) -> list[str]:
 
 def runner(rows: Sequence[Row]) -> list[str]:
     """What the runner withstood and costs."""
-    lines = [[row.name, SENTENCES[row.name](row.result) if row.result else NONE, _doubts(row)] for row in rows]
+    return _sentences(rows, SENTENCES)
+
+
+def boards(rows: Sequence[Row]) -> list[str]:
+    """What measuring on boards keeps of its promises."""
+    return _sentences(rows, BOARD_SENTENCES)
+
+
+def _sentences(rows: Sequence[Row], found: Mapping[str, Callable[[dict[str, Any]], str]]) -> list[str]:
+    lines = [[row.name, found[row.name](row.result) if row.result else NONE, _doubts(row)] for row in rows]
     return table(("row", "found", "doubts"), lines) + _failures(rows)
 
 
@@ -354,6 +365,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "accuracy": ("Trained models", exports),
     "export_cost": ("Cost of the commands", cost),
     "device_runner": ("The runner in the field", runner),
+    "boards": ("Measuring on boards", boards),
     "zoo": ("Zoo, random weights, one thread", zoo),
     "pruning": ("Pruned networks, fitted without labels", pruning),
     "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),

@@ -20,7 +20,11 @@ WARM, REPEATS = 3, 5
 
 def count(bundle: str) -> None:
     """Load the bundle and mark some rounds of its first golden image, after some that are not marked."""
-    classifier = Classifier.open(bundle)
+    rounds(Classifier.open(bundle))
+
+
+def rounds(classifier: Classifier) -> None:
+    """Some rounds that are not marked, and some that are."""
     m, engine = classifier.bundle.manifest, classifier.engine
     data = read_golden(classifier.bundle.files[GOLDEN_NAME]).image(0)
 

@@ -45,8 +45,20 @@ def count(board: Board, runner: Path, bundle: Path, out: Path) -> Instructions:
     Raises:
         StageError: it ends badly, or the plugin's lines are not understood.
     """
+    text = run_counted(board, PROGRAM.format(runner=str(runner), bundle=str(bundle)), out)
+    try:
+        return read_counts(text, board.emulates or "")
+    except ValueError as error:
+        raise StageError(f"{board.url} could not count instructions", str(error), "run it again") from error
+
+
+def run_counted(board: Board, program: str, out: Path) -> str:
+    """Run a Python program on the emulated processor, started the same way every time; what its plugin wrote.
+
+    Raises:
+        StageError: it ends badly.
+    """
     qemu, *rest = board.python
-    program = PROGRAM.format(runner=str(runner), bundle=str(bundle))
     command = [*_same_addresses(), qemu, "-seed", "1", "-plugin", f"{board.plugin},out={out}", *rest, "-c", program]
     ran = subprocess.run(
         command, env=board.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False
@@ -54,7 +66,7 @@ def count(board: Board, runner: Path, bundle: Path, out: Path) -> Instructions:
     try:
         if ran.returncode:
             raise ValueError(" ".join(ran.stderr.decode("utf-8", "replace").split())[-300:])
-        return read_counts(out.read_text(encoding="ascii"), board.emulates or "")
+        return out.read_text(encoding="ascii")
     except (OSError, ValueError) as error:
         raise StageError(f"{board.url} could not count instructions", str(error), "run it again") from error
 

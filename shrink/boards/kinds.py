@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from shrink.boards.board import Board, Said, wrong
 from shrink.boards.emulator import emulated
+from shrink.boards.phone import python_words
 from shrink.boards.places import Places
 from shrink.errors import BoardError
 
@@ -21,13 +22,13 @@ EXAMPLES = {
 SUMMARIES = {
     "local": "this machine",
     "ssh": "a Linux board, by the system's ssh and scp; first: shrink board trust URL",
-    "adb": "an Android device, by the system's adb; it needs a Python there",
+    "adb": "an Android device, by the system's adb; first: shrink board setup adb:SERIAL",
     "qemu": "an emulated ARM processor: answers and instruction counts, no times; first: shrink board setup qemu",
 }
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}")
 SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}")
-PYTHON = re.compile(r"[A-Za-z0-9/_][A-Za-z0-9/._+-]{0,255}")
+PATH = re.compile(r"[A-Za-z0-9/_][A-Za-z0-9/._+-]{0,255}")
 
 NO_PYTHON: tuple[Said, ...] = (
     (
@@ -49,10 +50,19 @@ SSH_SAYS: tuple[Said, ...] = (
     (r"Connection refused", "no ssh server answers at that port", "start it: sudo systemctl enable --now ssh"),
     (r"timed out|No route to host|unreachable", "it does not answer", "check that it is on, and on this network"),
 )
+NOT_SENT: tuple[Said, ...] = (
+    (
+        NO_PYTHON[0][0],
+        "no Python has been sent there yet",
+        "shrink board setup {url}, or say where one is: {url}?python=/path/to/python3",
+    ),
+)
 ADB_SAYS: tuple[Said, ...] = (
     (r"device '[^']*' not found|no devices", "adb knows no device of that serial", "connect it; see `adb devices`"),
-    (r"unauthorized", "the device has not allowed this computer", "allow USB debugging on its screen"),
+    (r"unauthorized|authorizing", "the device has not allowed this computer", "allow USB debugging on its screen"),
     (r"device offline", "adb has lost the device", "adb reconnect"),
+    (r"No space left", "its storage is full", "make room, or name another directory there: {url}?dir=/PATH"),
+    (r"tar: (inaccessible or )?not found", "it has no tar", "say where a Python is: {url}?python=/path/to/python3"),
 )
 
 
@@ -81,6 +91,7 @@ def _ssh(url: str, places: Places) -> Board:
         port = parts.port or 22
     except ValueError as error:
         raise wrong(url, f"as an address it cannot be read: {error}", list(EXAMPLES)) from error
+    given = _options(url, parts.query)
     host, user = parts.hostname or "", parts.username or ""
     if not HOST.fullmatch(host) or (user and not NAME.fullmatch(user)) or parts.password or parts.path not in ("", "/"):
         raise BoardError(f"{url!r} is no ssh board", "it is not ssh://user@host[:port][/?python=PATH]", EXAMPLES["ssh"])
@@ -90,8 +101,8 @@ def _ssh(url: str, places: Places) -> Board:
     return Board(
         url=url,
         kind="ssh",
-        python=(_python(url, parts.query),),
-        base="~/.cache/shrink-board",
+        python=(given.get("python", "python3"),),
+        base=given.get("dir", "~/.cache/shrink-board"),
         reach=("ssh", "-T", *options, "-p", str(port), "--", host),
         copy=("scp", "-q", *options, "-P", str(port), "--"),
         copy_to=f"{there}:{{folder}}/",
@@ -124,17 +135,18 @@ def _adb(url: str, places: Places) -> Board:
     serial, _, query = url.removeprefix("adb:").partition("?")
     if not url.startswith("adb:") or not SERIAL.fullmatch(serial):
         raise BoardError(f"{url!r} is no adb board", "it is not adb:SERIAL", "see the serials with `adb devices`")
-    adb = ("adb", "-s", serial)
+    given, adb = _options(url, query), ("adb", "-s", serial)
+    base = given.get("dir", "/data/local/tmp/shrink-board")
     return Board(
         url=url,
         kind="adb",
-        python=(_python(url, query),),
-        base="/data/local/tmp/shrink-board",
+        python=(given["python"],) if "python" in given else python_words(base),
+        base=base,
         reach=(*adb, "shell", "-T"),
         copy=(*adb, "push"),
         copy_to="{folder}/",
         pip=f"adb -s {serial} shell {{python}} -m pip install",
-        complaints=ADB_SAYS + NO_PYTHON,
+        complaints=ADB_SAYS + (NO_PYTHON if "python" in given else NOT_SENT),
     )
 
 
@@ -146,12 +158,16 @@ KINDS: Mapping[str, Callable[[str, Places], Board]] = {"local": _local, "ssh": _
 """First word of the URL -> what makes the board of it."""
 
 
-def _python(url: str, query: str) -> str:
-    given = parse_qs(query, keep_blank_values=True) if query else {}
-    python = given.pop("python", ["python3"])[-1]
-    if given or not PYTHON.fullmatch(python):
-        raise BoardError(f"{url!r} has options that are not known", "only python=PATH is", EXAMPLES["ssh"])
-    return python
+def _options(url: str, query: str) -> dict[str, str]:
+    """What stands behind the question mark: "python", what starts it there, and "dir", a directory of shrink's own."""
+    given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    if not all(name in ("python", "dir") and PATH.fullmatch(value) for name, value in given.items()):
+        raise BoardError(
+            f"{url!r} has options that are not known", "only python=PATH and dir=/PATH are", EXAMPLES["ssh"]
+        )
+    if not given.get("dir", "/").startswith("/"):
+        raise BoardError(f"{url!r} names no directory", "dir=PATH is not absolute", "begin it with /")
+    return given
 
 
 def _quoted(path: str) -> str:

@@ -20,6 +20,7 @@ from shrink.inspect.ops import (
     OpRecord,
     Port,
     Reading,
+    is_unit_3x3,
     printable,
     size_bytes,
     words,
@@ -89,6 +90,7 @@ class _Reader:
             compute=self.compute(node),
             delegated=None,
             note=self.note(node),
+            unit_3x3="Conv" in node.op_type and self.unit_3x3(node),
         )
 
     def value(self, name: str) -> tuple[tuple[int, ...], str]:
@@ -164,6 +166,11 @@ class _Reader:
 
     def count(self, node: Any) -> Count | None:
         return MACS.get(f"{node.domain}.{node.op_type}") or MACS.get(node.op_type)
+
+    def unit_3x3(self, node: Any) -> bool:
+        spot = WEIGHT_AT.get(node.op_type, 1)
+        shapes = [self.value(name)[0] for name in (*node.input[spot : spot + 1], node.input[0], node.output[0])]
+        return len(shapes) == 3 and is_unit_3x3(*shapes)
 
     def macs(self, node: Any) -> int:
         count = self.count(node)

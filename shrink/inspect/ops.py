@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 Format = Literal["tflite", "onnx"]
@@ -50,6 +51,7 @@ class OpRecord:
     compute: Compute
     delegated: bool | None  # None: unknown, or a runtime without delegates
     note: str = ""  # why it is float although something says int8
+    unit_3x3: bool = False  # an ungrouped 3x3 convolution at stride 1, which runtimes compute with fewer products
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,23 @@ def size_bytes(shape: tuple[int, ...], dtype: str) -> int:
     for side in shape:
         count *= side
     return (count * BITS.get(dtype, 0) + 7) // 8
+
+
+def is_unit_3x3(weight: tuple[int, ...], source: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    """Whether a convolution is 3x3, ungrouped and at stride 1: its images in and out are of about the same size.
+
+    Args:
+        weight: out channels, in channels of a group, height, width.
+        source, out: shapes of the activations, whatever their layout: only elements are counted.
+
+    >>> is_unit_3x3((8, 4, 3, 3), (1, 4, 10, 10), (1, 8, 10, 10))
+    True
+    >>> is_unit_3x3((8, 4, 3, 3), (1, 4, 10, 10), (1, 8, 5, 5))
+    False
+    """
+    if len(weight) != 4 or weight[2:] != (3, 3) or not weight[0] * weight[1]:
+        return False
+    return 0 < prod(source) // weight[1] < 2 * prod(out) // weight[0]
 
 
 def printable(text: str | bytes, limit: int = 200) -> str:

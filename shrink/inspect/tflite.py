@@ -15,6 +15,7 @@ from shrink.inspect.ops import (
     OpRecord,
     Port,
     Reading,
+    is_unit_3x3,
     size_bytes,
     words,
 )
@@ -77,6 +78,7 @@ class _Reader:
             compute=self.compute(op),
             delegated=None if self.cut is None else index in self.cut.delegated,
             note=self.note(op, weight),
+            unit_3x3=self.unit_3x3(op),
         )
 
     def weight(self, op: Op) -> int | None:
@@ -115,6 +117,13 @@ class _Reader:
         if weight not in self.expanded or self.model.tensors[self.expanded[weight]].dtype not in EIGHT_BITS:
             return ""
         return "weights only: they are expanded to float before use"
+
+    def unit_3x3(self, op: Op) -> bool:
+        source, weight = self.operands(op)
+        if op.name != "CONV_2D" or source is None or weight is None or len(weight.shape) != 4:
+            return False
+        made, height, width, read = weight.shape
+        return is_unit_3x3((made, read, height, width), source.shape, self.model.tensors[op.outputs[0]].shape)
 
     def macs(self, index: int, op: Op) -> int:
         if op.name not in MACS:

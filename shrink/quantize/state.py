@@ -17,6 +17,7 @@ from shrink.quantize.ranges import Range
 from shrink.quantize.rounding import Rounded
 from shrink.quantize.scheme import Scheme, plan_scheme
 from shrink.quantize.simulate import simulation
+from shrink.quantize.ties import apart_from_ties
 from shrink.targets import Target
 
 
@@ -41,7 +42,8 @@ class State:
 
     def plan(self, target: Target) -> Plan:
         """The numbers."""
-        return make_plan(self.scheme, self.ranges, every_row=target.dynamic_rows, rounded=self.rounded)
+        plan = make_plan(self.scheme, self.ranges, every_row=target.dynamic_rows, rounded=self.rounded)
+        return replace(plan, codes=apart_from_ties(self.graph.graph, plan.codes, self.scheme))
 
     def with_floats(self, target: Target, names: Collection[str]) -> State:
         """This state with more nodes in float."""

@@ -1,15 +1,20 @@
 """Milliseconds of a network on a board from what its layers multiply, read and write.
 
-    ms = a * dense MACs + b * depthwise MACs + c * bytes of weights + d * bytes of outputs + e * layers
+    ms = slowness * (a * dense MACs + b * MACs of 3x3 at stride 1 + c * depthwise MACs
+                     + d * bytes of weights that are used once + e * bytes of outputs + f * ops)
 
-with coefficients of at least 0 for each board, runtime, number of threads and dtype, fitted to the relative error of
-published figures (`published.json`, each with its source). How far off that is, is measured by leaving out one
-network at a time, in all its figures, and predicting them from the others.
+The six coefficients, at least 0, belong to the dtype and are shared by all boards and runtimes; one factor, the
+slowness, belongs to a configuration: board, runtime, threads, dtype. A configuration has few published figures, too few
+for coefficients of its own. A 3x3 at stride 1 is a term of its own because runtimes compute it with fewer products
+(Winograd), and weights that are used once, those of a classifier, because reading them takes longer than multiplying.
+
+Fitted to the relative error of published figures (`published.json`, each with its source). How far off that is, is
+measured by leaving out one network at a time, in all its figures, and predicting them from the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,23 +25,28 @@ from scipy.optimize import nnls
 
 PUBLISHED = Path(__file__).with_name("published.json")
 BYTES = {"fp32": 4, "int8": 1}
-UNITS = np.array([1e-9, 1e-9, 1e-9, 1e-9, 1e-3])  # giga-MACs, gigabytes, thousands of layers
-FEWEST = 5  # points of a configuration below which it predicts nothing
+UNITS = np.array([1e-9, 1e-9, 1e-9, 1e-9, 1e-9, 1e-3])  # giga-MACs, gigabytes, thousands of ops
+FEWEST = 3  # figures of a configuration below which it predicts nothing: one left out leaves two
+ROUNDS = 30  # of fitting; the figures stand still to three digits after ten
+FLOOR = 0.05  # relative error below which all figures weigh the same
+
+Floats = NDArray[np.float64]
 
 
 class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a network does for one image."""
 
-    dense: int  # multiply-accumulates of convolutions over all channels, and of matrix products over tokens
+    dense: int  # multiply-accumulates of convolutions and matrix products, but for what follows
+    unit_3x3: int  # of ungrouped 3x3 convolutions at stride 1
     depthwise: int  # of convolutions of one channel each
-    weights: int  # elements that are read
+    once: int  # weights that serve one place each, as those of a classifier's last layers
     outputs: int  # elements that the layers with weights write
-    layers: int  # with weights
+    ops: int  # of any kind
 
     @property
     def macs(self) -> int:
-        """All multiply-accumulates but those of a classifier's last layers, which only read weights."""
-        return self.dense + self.depthwise
+        """All multiply-accumulates but those of weights that are used once, which only read them."""
+        return self.dense + self.unit_3x3 + self.depthwise
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +56,7 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtime: str
     threads: int
     dtype: str  # fp32 or int8
-    network: str
+    network: str  # "name", or "name@library" where that one's layers differ
     ms: float
     source: str
 
@@ -54,6 +64,11 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def where(self) -> Where:
         """The configuration it belongs to."""
         return self.board, self.runtime, self.threads, self.dtype
+
+    @property
+    def family(self) -> str:
+        """What is left out together."""
+        return self.network.partition("@")[0]
 
 
 Where = tuple[str, str, int, str]
@@ -65,6 +80,18 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     networks: dict[str, Work]
     points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was learned from figures."""
+
+    shape: Mapping[str, Floats]  # dtype -> coefficients (6,) of `features`
+    slowness: Mapping[Where, float]
+
+    def ms(self, work: Work, where: Where) -> float:
+        """The prediction."""
+        return self.slowness[where] * float(features(work, where[3]) @ self.shape[where[3]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +119,40 @@ def published(path: Path = PUBLISHED) -> Published:
     return msgspec.json.decode(path.read_bytes(), type=Published)
 
 
-def features(work: Work, dtype: str) -> NDArray[np.float64]:
-    """What the time is linear in, shape (5,)."""
+def features(work: Work, dtype: str) -> Floats:
+    """What the time is linear in, shape (6,)."""
     size = BYTES[dtype]
-    return UNITS * [work.dense, work.depthwise, work.weights * size, work.outputs * size, work.layers]
+    counts = [work.dense, work.unit_3x3, work.depthwise, work.once * size, work.outputs * size, work.ops]
+    return UNITS * counts
 
 
-def fit(points: Iterable[Point], networks: Mapping[str, Work]) -> dict[Where, NDArray[np.float64]]:
-    """Coefficients of every configuration with enough points, by the least squares of the relative error."""
-    found: dict[Where, list[Point]] = {}
-    for point in points:
-        found.setdefault(point.where, []).append(point)
-    return {where: _fit_one(mine, networks) for where, mine in found.items() if len(mine) >= FEWEST - 1}
+def fit(points: Iterable[Point], networks: Mapping[str, Work]) -> Fitted:
+    """The coefficients of each dtype and the slowness of each configuration."""
+    known = list(points)
+    shape: dict[str, Floats] = {}
+    slowness: dict[Where, float] = {}
+    for dtype in sorted({point.dtype for point in known}):
+        mine = [point for point in known if point.dtype == dtype]
+        shape[dtype], found = _fit_dtype(mine, networks)
+        slowness |= found
+    return Fitted(shape, slowness)
 
 
-def _fit_one(points: Sequence[Point], networks: Mapping[str, Work]) -> NDArray[np.float64]:
-    rows = np.array([features(networks[point.network], point.dtype) / point.ms for point in points])
-    coefficients: NDArray[np.float64] = nnls(rows, np.ones(len(points)))[0]
-    return coefficients
+def _fit_dtype(points: list[Point], networks: Mapping[str, Work]) -> tuple[Floats, dict[Where, float]]:
+    """In turns: the coefficients by weighted least squares, every slowness by the median, and the weights so that in
+    the end the sum of the relative errors is least, not that of their squares: some figures are far off."""
+    places = sorted({point.where for point in points})
+    at = np.array([places.index(point.where) for point in points])
+    ms = np.array([point.ms for point in points])
+    rows = np.array([features(networks[point.network], point.dtype) for point in points])
+    slow = np.array([np.median(ms[at == k]) for k in range(len(places))]) / np.median(ms)
+    weights, shape = np.ones(len(points)), np.zeros(len(UNITS))
+    for _ in range(ROUNDS):
+        shape = nnls(rows * (slow[at] / ms * weights)[:, None], weights)[0]
+        time = np.maximum(rows @ shape, np.finfo(float).tiny)
+        slow = np.array([np.median(ms[at == k] / time[at == k]) for k in range(len(places))])
+        weights = 1 / np.sqrt(np.maximum(np.abs(np.log(time * slow[at] / ms)), FLOOR))
+    return shape, dict(zip(places, slow.tolist(), strict=True))
 
 
 def usable(data: Published) -> tuple[Point, ...]:
@@ -123,12 +166,10 @@ def usable(data: Published) -> tuple[Point, ...]:
 def leave_one_out(data: Published) -> Error:
     """Predict every network from the others."""
     points, ratios = usable(data), []
-    for name in sorted({point.network for point in points}):
-        fitted = fit((point for point in points if point.network != name), data.networks)
-        for point in points:
-            if point.network == name:
-                predicted = float(features(data.networks[name], point.dtype) @ fitted[point.where])
-                ratios.append(point.ms / predicted)
+    for name in sorted({point.family for point in points}):
+        fitted = fit((point for point in points if point.family != name), data.networks)
+        ratios += [point.ms / fitted.ms(data.networks[point.network], point.where)
+                   for point in points if point.family == name]  # fmt: skip
     off = np.abs(1 / np.array(ratios) - 1)
     return Error(len(ratios), float(np.median(off)), float(np.mean(off <= 0.3)), tuple(sorted(ratios)))
 
@@ -137,10 +178,10 @@ def estimate(work: Work, dtype: str, data: Published, error: Error) -> list[Esti
     """For every configuration of that dtype with enough figures, and figures of networks of like size: between half
     the multiply-accumulates of the smallest and twice those of the largest."""
     low, high = np.quantile(error.ratios, [0.1, 0.9])
-    found = []
-    for where, coefficients in fit(usable(data), data.networks).items():
+    fitted, found = fit(usable(data), data.networks), []
+    for where in fitted.slowness:
         sizes = [data.networks[point.network].macs for point in data.points if point.where == where]
         if where[3] == dtype and min(sizes) / 2 <= work.macs <= max(sizes) * 2:
-            ms = float(features(work, dtype) @ coefficients)
+            ms = fitted.ms(work, where)
             found.append(Estimate(where, ms, ms * float(low), ms * float(high)))
     return found

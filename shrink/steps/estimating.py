@@ -12,6 +12,7 @@ from shrink.inspect.truth import inspect_bytes
 from shrink.roofline.model import Error, Estimate, Work, estimate, leave_one_out, published
 
 ONE_CHANNEL = {9, 25, 49}  # products that an output of a depthwise convolution sums: 3 x 3, 5 x 5, 7 x 7
+KINDS = ("dense", "unit_3x3", "depthwise", "once")
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "int16": 2}
 
 
@@ -26,16 +27,22 @@ def estimates(bundle: Path) -> tuple[list[Estimate], Error]:
 
 
 def work_of(records: Iterable[OpRecord]) -> Work:
-    """Sum up the ops of a file that multiply and accumulate."""
-    dense = depthwise = weights = outputs = layers = 0
+    """Sum up the ops of a file."""
+    sums = dict.fromkeys(KINDS, 0)
+    outputs = ops = 0
     for record in records:
-        if not record.macs:
-            continue
-        elements = record.weight_bytes // ELEMENT_BYTES.get(record.weight_dtype or "", 1)
-        written = prod(record.output_shape)
-        if written and record.macs / written in ONE_CHANNEL:
-            depthwise += record.macs
-        elif record.macs > elements:  # each weight serves more than one place; in a classifier's last layer just one
-            dense += record.macs
-        weights, outputs, layers = weights + elements, outputs + written, layers + 1
-    return Work(dense, depthwise, weights, outputs, layers)
+        ops += 1
+        if record.macs:
+            sums[_kind(record)] += record.macs
+            outputs += prod(record.output_shape)
+    return Work(**sums, outputs=outputs, ops=ops)
+
+
+def _kind(record: OpRecord) -> str:
+    """The term of the model that its multiply-accumulates belong to."""
+    elements = record.weight_bytes // ELEMENT_BYTES.get(record.weight_dtype or "", 1)
+    if record.macs == elements:  # each weight serves one place, as in a classifier's last layer
+        return "once"
+    if record.unit_3x3:
+        return "unit_3x3"
+    return "depthwise" if record.macs / max(prod(record.output_shape), 1) in ONE_CHANNEL else "dense"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shrink.shell import say
 from shrink.verbs.options import EXIT_VERDICT, Data
+
+if TYPE_CHECKING:
+    from shrink.boards.places import Places
 
 
 def bench(
@@ -131,31 +134,58 @@ def board_trust(
 
 
 def board_setup(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="qemu; the other kinds need no setup.")],
-    again: Annotated[bool, typer.Option("--again", help="From the beginning, also if it was done before.")] = False,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="qemu, or adb:SERIAL; the other kinds need no setup.")],
+    again: Annotated[
+        bool, typer.Option("--again", help="qemu: from the beginning, also if it was done before.")
+    ] = False,
 ) -> None:
-    """Prepare emulated boards once: about 20 seconds and 200 MB in the user's cache directory, without root.
+    """Prepare emulated boards, or send a Python to an Android device; each once.
 
-    Fetches Python for arm64 from Debian's packages and the runtimes from PyPI. A setup that broke off goes on.
+    qemu takes about 20 seconds and 200 MB in the user's cache directory, without root: Python for arm64 from Debian's
+    packages and the runtimes from PyPI. A setup that broke off goes on. adb:SERIAL sends the same to the device, into a
+    directory of shrink's own.
 
-    Example: shrink board setup qemu
+    \b
+    Examples:
+      shrink board setup qemu
+      shrink board setup adb:0123456789ABCDEF
     """
     import os
 
-    from shrink.boards import emulator, emulator_setup
     from shrink.boards.places import places
     from shrink.errors import RequestError
+
+    kept = places(os.environ)
+    if kind == "qemu":
+        _set_up_emulator(kept, again=again)
+    elif kind.startswith("adb:"):
+        _set_up_phone(kind, kept)
+    else:
+        fix = "shrink board setup qemu, or shrink board setup adb:SERIAL"
+        raise RequestError(f"{kind} needs no setup", "only emulated boards and Android devices do", fix)
+
+
+def _set_up_emulator(kept: Places, *, again: bool) -> None:
+    from shrink.boards import emulator, emulator_setup
     from shrink.progress import progress_on
 
-    if kind != "qemu":
-        raise RequestError(f"{kind} needs no setup", "only the emulated boards do", "shrink board setup qemu")
-    folder = places(os.environ).emulator
     progress = progress_on(sys.stderr, stages=len(emulator_setup.STEPS))
-    before = None if again else emulator.read_manifest(folder)
-    prepared = before or emulator_setup.set_up(folder, progress, again=again)
-    say(f"QEMU {prepared['qemu_version']} is ready in {folder}")
+    before = None if again else emulator.read_manifest(kept.emulator)
+    prepared = before or emulator_setup.set_up(kept.emulator, progress, again=again)
+    say(f"QEMU {prepared['qemu_version']} is ready in {kept.emulator}")
     say(prepared["no_plugin"] or "instructions will be counted")
     say(f"next: shrink bench BUNDLE --on qemu:{next(iter(emulator.CPUS))}")
+
+
+def _set_up_phone(url: str, kept: Places) -> None:
+    from shrink.boards import phone
+    from shrink.boards.kinds import board_of
+    from shrink.progress import progress_on
+
+    board = board_of(url, kept)
+    sent = phone.set_up(board, kept, progress_on(sys.stderr, stages=len(phone.STEPS)))
+    say(f"{sent / 1e6:.0f} MB were sent to {board.base}" if sent else f"Python is there already, in {board.base}")
+    say(f"next: shrink bench BUNDLE --on {url}")
 
 
 def board_estimate(
@@ -176,7 +206,7 @@ def board_estimate(
 
         found, error = estimating.estimates(bundle)
     if not found:
-        say("No estimate: there are published figures only of networks of 144 million multiply-accumulates and more.")
+        say("No estimate: the published figures are of networks with far more multiply-accumulates, or far fewer.")
         raise typer.Exit(EXIT_VERDICT)
     for one in found:
         board, runtime, threads, dtype = one.where

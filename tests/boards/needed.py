@@ -15,8 +15,12 @@ REQUIRED = "ALL_PARTS"
 """Set by .ci/run where it could install all of it: what is missing then is a failure, not a skip."""
 
 
+PREPARED = places(os.environ).emulator
+"""The user's own emulator, also in a test that has a cache directory of its own."""
+
+
 def _emulator() -> bool:
-    prepared = read_manifest(places(os.environ).emulator)
+    prepared = read_manifest(PREPARED)
     return bool(prepared and prepared["plugin"])
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
 LOG = "commands.log"
+CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -85,28 +87,23 @@ async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(folder), "PATH": "/usr/local/bin:/usr/bin:/bin"},
     )
-    feeding = asyncio.ensure_future(_feed(process, child.stdin))
-    await asyncio.gather(_relay(child.stdout, process.stdout), _relay(child.stderr, process.stderr))
+    assert child.stdin and child.stdout and child.stderr
+    feeding = asyncio.create_task(_copy(process.stdin, child.stdin))
+    await asyncio.gather(_copy(child.stdout, process.stdout), _copy(child.stderr, process.stderr))
     code = await child.wait()
     feeding.cancel()
     process.exit(code)
 
 
-async def _relay(said: asyncio.StreamReader, client: asyncssh.SSHWriter[bytes]) -> None:
-    """All that the command says, before its code."""
-    while data := await said.read(1 << 16):
-        client.write(data)
-        await client.drain()
-
-
-async def _feed(process: asyncssh.SSHServerProcess[bytes], stdin: asyncio.StreamWriter) -> None:
-    """What the client sends goes to the command. One that has ended takes no more of it: to asyncssh's own redirection
-    that is an error that ends the connection, to a real server it is none."""
-    with suppress(BrokenPipeError, ConnectionResetError):
-        while data := await process.stdin.read(1 << 16):
-            stdin.write(data)
-            await stdin.drain()
-    stdin.close()
+async def _copy(source: Any, sink: Any) -> None:
+    """All of it, and the end where it is a command's input. asyncssh's own redirection would close the channel at the
+    end of stdout, and drop the client when something comes on stderr after that."""
+    with suppress(OSError):
+        while data := await source.read(CHUNK):
+            sink.write(data)
+            await sink.drain()
+        if isinstance(sink, asyncio.StreamWriter):
+            sink.close()
 
 
 async def _listen() -> None:

@@ -28,9 +28,11 @@ def test_every_kind_has_an_example() -> None:
         ("ssh://pi@host/etc", "not ssh://user@host"),
         ("ssh://pi@host:notaport", "cannot be read"),
         ("ssh://pi@host:99999", "cannot be read"),
-        ("ssh://pi@host/?pyhton=/usr/bin/python3", "only python=PATH is"),
-        ("ssh://pi@host/?python=python3;reboot", "only python=PATH is"),
-        ("ssh://pi@host/?python=-c", "only python=PATH is"),
+        ("ssh://pi@host/?pyhton=/usr/bin/python3", "only python=PATH and dir=/PATH are"),
+        ("ssh://pi@host/?python=python3;reboot", "only python=PATH and dir=/PATH are"),
+        ("ssh://pi@host/?python=-c", "only python=PATH and dir=/PATH are"),
+        ("ssh://pi@host/?dir=shrink", "is not absolute"),
+        ("adb:0123?dir=/x;reboot", "only python=PATH and dir=/PATH are"),
         ("adb:", "not adb:SERIAL"),
         ("adb:-e", "not adb:SERIAL"),
         ("adb:a b", "not adb:SERIAL"),
@@ -70,6 +72,17 @@ def test_adb_always_names_the_device(places: Places) -> None:
     board = board_of("adb:0123ABC?python=/data/local/tmp/bin/python3", places)
     assert board.running("-c", "1")[:5] == ["adb", "-s", "0123ABC", "shell", "-T"]
     assert board.copying(["a"], "/run") == ["adb", "-s", "0123ABC", "push", "a", "/run/"]
+
+
+def test_a_directory_there_can_be_named(places: Places) -> None:
+    assert board_of("adb:0123?dir=/sdcard-none/x", places).base == "/sdcard-none/x"
+    assert board_of("ssh://pi@host/?dir=/big/x&python=python3.12", places).base == "/big/x"
+
+
+def test_a_phone_has_no_python_so_its_own_is_started_by_its_own_loader(places: Places) -> None:
+    words = board_of("adb:0123ABC", places).running("-V")[-1].split()
+    root = "/data/local/tmp/shrink-board/python"
+    assert words[0] == f"{root}/lib/ld-linux-aarch64.so.1" and f"{root}/usr/bin/python3.11" in words
 
 
 def test_places_follow_the_xdg_variables_and_the_home_directory() -> None:

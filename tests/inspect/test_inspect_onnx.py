@@ -60,6 +60,14 @@ def test_multiply_accumulates_are_half_of_torchs_flops(
         assert inspect_file(onnx_files[variant]).truth.macs == counter.get_total_flops() // 2, variant
 
 
+@pytest.mark.parametrize(("stride", "groups", "is_unit"), [(1, 1, True), (2, 1, False), (1, 2, False)])
+def test_only_an_ungrouped_3x3_at_stride_1_is_one(stride: int, groups: int, is_unit: bool) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[stride] * 2, pads=[1] * 4, group=groups)
+    weight = RNG.normal(size=(8, 4 // groups, 3, 3)).astype(np.float32)
+    (found,) = inspect_bytes(model([node], [1, 4, 16, 16], {"w": weight}).SerializeToString(), "onnx").records
+    assert found.macs and found.unit_3x3 == is_unit
+
+
 def test_both_formats_of_a_model_agree(onnx_files: dict[str, Path], tflite_files: dict[str, Path]) -> None:
     for name in ("net", "attention"):
         ours = [inspect_file(files[name]).truth for files in (onnx_files, tflite_files)]

@@ -44,6 +44,14 @@ def test_multiply_accumulates_are_those_counted_by_hand(tflite_files: dict[str, 
     assert found.truth.macs == sum(NET_MACS.values())
 
 
+@pytest.mark.parametrize("variant", ["net", "net_static"])
+def test_a_3x3_at_stride_2_and_a_depthwise_one_are_no_3x3_at_stride_1(
+    tflite_files: dict[str, Path], variant: str
+) -> None:
+    assert not any(r.unit_3x3 for r in inspect_file(tflite_files[variant]).records)
+    assert [r.unit_3x3 for r in heavy(inspect_file(tflite_files["cut"]))] == [True, True]
+
+
 @pytest.mark.parametrize("name", ["net", "attention", "cut"])
 def test_multiply_accumulates_are_half_of_torchs_flops(
     tflite_files: dict[str, Path], models: dict[str, nn.Module], name: str

@@ -1,0 +1,1 @@
+"""What measuring on boards promises, measured: one module per row."""
