@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shrink.graph.batch import batched
 from shrink.graph.capture import capture
 from shrink.prune.budget import Budget
+from shrink.prune.choose import Choice
 from shrink.prune.cost import macs, parameters
 from shrink.prune.groups import find_groups
 from shrink.prune.imitate import imitate, mixed
@@ -95,7 +96,7 @@ def test_channels_that_say_the_same_go_for_nothing() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = float((batched(small)(test) - wanted).abs().max())
-    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
     assert float((batched(small)(test) - wanted).abs().max()) < 0.01 * cut
 
 
@@ -108,7 +109,7 @@ def test_repair_of_a_residual_block_answers_more_like_the_whole() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = (batched(small)(test) - wanted).square().mean()
-    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
     assert (batched(small)(test) - wanted).square().mean() < 0.5 * cut
 
 
