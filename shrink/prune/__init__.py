@@ -55,4 +55,4 @@ def run(
     if images is None or apply_only:
         return Pruned(made.graph, made.plan, smaller(made.plan))
     fitted = refit(ranked, made, images)
-    return train(graph_module, fitted, images, seed=settings.seed, track=track)
+    return train(ranked, made, fitted, images, seed=settings.seed, track=track)

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import copied
+from shrink.prune.choose import Choice
 from shrink.prune.cost import work
 from shrink.prune.cutting import Cut, smaller, without
-from shrink.prune.imitate import imitate
+from shrink.prune.imitate import Lesson, Twin, imitate
 from shrink.prune.measure import divergence
 from shrink.prune.plan import Plan
 from shrink.prune.ranking import ROWS, Ranked, Track, images_at_once, untracked
-from shrink.prune.repair import repair
+from shrink.prune.repair import is_sum, lasting_sums, repair
+from shrink.prune.trace import shape_of
 
 REPAIR_IMAGES = 512
 HELD_OUT = 256  # images at most that judge
@@ -52,27 +54,48 @@ def refit(ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
     return Pruned(small, made.plan, (*smaller(made.plan), done))
 
 
-def train(whole: fx.GraphModule, fitted: Pruned, images: Tensor, *, seed: int, track: Track = untracked) -> Pruned:
+def train(ranked: Ranked, made: Cut, fitted: Pruned, images: Tensor, *, seed: int, track: Track = untracked) -> Pruned:
     """Train a copy of what was fitted to answer as the whole graph; images that it has not seen judge it.
 
     Left out where it would take long.
     """
-    each = work(whole) + 3 * work(fitted.graph)
-    plans = [(batch, min(STEPS, int(TRAINING_WORK / (batch * each)))) for batch in BATCHES]
-    batch, steps = next((plan for plan in plans if plan[1] >= FEWEST_STEPS), (0, 0))
-    if not steps:
+    whole, lesson = ranked.whole, _lesson(ranked.whole, fitted.graph)
+    if lesson is None:
         return replace(fitted, changes=(*fitted.changes, "no training: it would take long on a model of this size"))
     held_out, trained = _held_out(whole, images), copied(fitted.graph)
     with torch.enable_grad():
         imitate(
-            whole, trained, images[:-held_out], steps=steps, batch=batch, rate=RATE, rng=np.random.default_rng(seed),
+            whole, trained, images[:-held_out], lesson, twins=twins(ranked, made.choice, trained),
+            rng=np.random.default_rng(seed),
             track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
         )  # fmt: skip
     before, after = (divergence(whole, graph, images[-held_out:]) for graph in (fitted.graph, trained))
     kept = "" if after < before else "not kept: "
-    done = f"{kept}trained for {steps} batches of {batch} to answer as the whole model: {before:.3g} -> {after:.3g}"
+    how = f"{lesson.steps} batches of {lesson.batch}"
+    done = f"{kept}trained for {how} to answer as the whole model: {before:.3g} -> {after:.3g}"
     graph = trained if after < before else fitted.graph
     return replace(fitted, graph=graph, changes=(*fitted.changes, done))
+
+
+def twins(ranked: Ranked, choice: Choice, small: fx.GraphModule) -> tuple[Twin, ...]:
+    """The sums of two branches, which a smaller graph should give as the whole one does."""
+    nodes = {node.name: node for node in ranked.whole.graph.nodes}
+    lasting = lasting_sums(ranked.whole, choice.blocks)
+    found = []
+    for node in filter(is_sum, small.graph.nodes):
+        name = lasting.get(node.name, node.name)
+        places = {axis: ranked.coupling.alive((name, axis), choice.dead) for axis in range(len(shape_of(node)))}
+        left = {axis: np.flatnonzero(alive) for axis, alive in places.items() if alive is not None}
+        if name in nodes:
+            found.append(Twin(name, node.name, left))
+    return tuple(found)
+
+
+def _lesson(whole: fx.GraphModule, small: fx.GraphModule) -> Lesson | None:
+    """As many batches as there is time for; None if they are too few."""
+    each = work(whole) + 3 * work(small)
+    plans = [Lesson(min(STEPS, int(TRAINING_WORK / (batch * each))), batch, RATE) for batch in BATCHES]
+    return next((lesson for lesson in plans if lesson.steps >= FEWEST_STEPS), None)
 
 
 def _held_out(whole: fx.GraphModule, images: Tensor) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from shrink.graph.batch import Walk
-from shrink.graph.edit import add_constant
+from shrink.graph.edit import add_constant, is_constant
 from shrink.prune.blocks import Block
 from shrink.prune.choose import Choice
 from shrink.prune.groups import Coupling
@@ -93,6 +93,17 @@ def lasting_sums(whole: fx.GraphModule, blocks: Sequence[Block]) -> Mapping[str,
         if before.target is aten.add.Tensor:
             found[before.name] = found.get(block.total, block.total)
     return found
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two values of one shape, none of them a constant."""
+    sources = node.all_input_nodes
+    return (
+        node.target is aten.add.Tensor
+        and len(sources) == 2
+        and not any(map(is_constant, sources))
+        and shape_of(sources[0]) == shape_of(sources[1])
+    )
 
 
 def kept(value: Tensor, node: fx.Node, coupling: Coupling, dead: NDArray[np.bool_]) -> Tensor:

@@ -61,7 +61,7 @@ def prune_graph(
         pruned = prune.Pruned(made.graph, made.plan, prune.smaller(made.plan))
         if not plan_only:
             fitted = prune.refit(ranked, made, images)
-            pruned = prune.train(captured, fitted, images, seed=asked.seed, track=track)
+            pruned = prune.train(ranked, made, fitted, images, seed=asked.seed, track=track)
     return replace(pruned, changes=(*pruned.changes, measured))
 
 
