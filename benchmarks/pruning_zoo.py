@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Annotated, Any
 
 import msgspec
@@ -83,16 +83,19 @@ def in_child(name: str, convert: bool, scratch: Path) -> Measured:
 
 
 class Stopwatch:
-    """Seconds of each of several steps."""
+    """Seconds of each of several steps, and those of the processors, which other work on the machine hardly changes."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = monotonic()
+        self.cpu_seconds: dict[str, float] = {}
+        self._last = monotonic(), process_time()
 
     def lap(self, name: str) -> None:
         """The step that ends now."""
-        now = monotonic()
-        self.seconds[name], self._last = round(now - self._last, 2), now
+        now = monotonic(), process_time()
+        self.seconds[name] = round(now[0] - self._last[0], 2)
+        self.cpu_seconds[name] = round(now[1] - self._last[1], 2)
+        self._last = now
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from benchmarks.exports import read_report
 from benchmarks.facts import BUSY
 from benchmarks.field.sentences import SENTENCES
 from benchmarks.peers import PEERS
-from benchmarks.pruning_tables import pruning, pruning_zoo
+from benchmarks.pruning_tables import pruning, pruning_speed, pruning_zoo
 from benchmarks.remarks import doubts, failure_item, failures
 from benchmarks.rows import RESULTS, Row, Store, write_whole
 from benchmarks.search_tables import search
@@ -307,6 +307,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "zoo": ("Zoo, random weights, one thread", zoo),
     "pruning": ("Pruned networks, fitted without labels", pruning),
     "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),
+    "pruning_speed": ("Speed of pruned networks, random weights", pruning_speed),
     "search": ("Search", search),
     "tune": ("Trained networks", tuned),
     "coverage": ("Coverage, random weights, no timing", coverage),
