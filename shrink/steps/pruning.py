@@ -125,10 +125,12 @@ def table(plan: Plan) -> Iterator[str]:
     for layer in plan.layers:
         before, after = ("x".join(map(str, shape)) for shape in (layer.weight_before, layer.weight_after))
         yield (
-            f"{layer.layer:{wide}}  {before:>18}  {'=' if after == before else after:>18}  "
+            f"{layer.layer:{wide}}  {before:>18}  {'=' if after == before else after or 'gone':>18}  "
             f"{layer.macs_before:>13,}  {layer.macs_after:>13,}"
         )
     yield ""
+    if plan.blocks:
+        yield f"blocks that go as a whole: {', '.join(dropped.block for dropped in plan.blocks)}"
     for declined, layers in _reasons(plan).items():
         yield f"stays: {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if len(layers) > 3 else ''}: {declined}"
     if plan.macs_unread:

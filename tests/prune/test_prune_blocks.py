@@ -20,6 +20,7 @@ from shrink.prune.groups import find_groups, weighted
 from shrink.prune.ranking import Ranked
 from shrink.prune.repair import repair
 from shrink.prune.scores import curves_of, magnitude
+from shrink.steps.pruning import table
 
 
 def pictures(count: int = 32) -> Tensor:
@@ -124,6 +125,9 @@ def test_a_cheap_block_goes_and_a_dear_one_stays() -> None:
     assert gone.keys() == {"4.layers.0", "4.layers.1"} and not any(layer.macs_after for layer in gone.values())
     assert not made.choice.dead.any()  # a third of the multiply-accumulates is more than enough
     assert not cut(whole, ranked(whole, [1e9] * 3), SETTINGS).plan.blocks
+    lines = list(table(made.plan))
+    assert "blocks that go as a whole: 4.layers" in lines
+    assert next(line for line in lines if line.startswith("4.layers.0")).split()[2:] == ["gone", "221,184", "0"]
 
 
 def test_what_is_saved_beyond_the_wish_is_worth_nothing() -> None:
