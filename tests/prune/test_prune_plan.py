@@ -130,4 +130,4 @@ def test_a_score_that_needs_images_says_so() -> None:
 def test_fitting_is_told_and_trains_small_models() -> None:
     pruned = prune.run(graph("residual"), settings(score="error", seed=1), pictures())
     assert [change.split()[0] for change in pruned.changes[:2]] == ["pruned", "refitted"]
-    assert "trained for 200 batches of 64" in pruned.changes[2]
+    assert "trained for 240 batches of 64" in pruned.changes[2]
