@@ -165,9 +165,9 @@ def test_the_layer_before_a_dropped_block_says_what_it_said() -> None:
 
 
 def test_blocks_are_judged_and_trained_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "STEPS", 50)
+    monkeypatch.setattr(fit, "STEPS", 100)
     whole = tower(silent=True)
     pruned = prune.run(whole, prune.Settings("1.4x", "macs", 1 / 1.4), pictures(64))
     assert [item.block for item in pruned.plan.blocks] == ["5.layers"]
     assert "without the blocks 5.layers" in pruned.changes[0]
-    assert "trained for 50 batches of 64" in pruned.changes[2]
+    assert "trained for 100 batches of 64" in pruned.changes[2]

@@ -128,7 +128,7 @@ def test_a_score_that_needs_images_says_so() -> None:
 
 
 def test_fitting_is_told_and_trains_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "STEPS", 50)
+    monkeypatch.setattr(fit, "STEPS", 100)
     pruned = prune.run(graph("residual"), settings(score="error", seed=1), pictures())
     assert [change.split()[0] for change in pruned.changes[:2]] == ["pruned", "refitted"]
-    assert "trained for 50 batches of 64" in pruned.changes[2]
+    assert "trained for 100 batches of 64" in pruned.changes[2]
