@@ -33,7 +33,7 @@ Score = Literal["error", "taylor", "magnitude", "random"]
 BATCH_BYTES = 2**31  # of values that live at once; decides how many images are run together
 ROWS = 32768  # in one least-squares fit
 LOOKED_AT = 512  # images whose inputs of layers are summed up
-TRIAL_WORK = 5e12  # for measuring removals at the answers, as `cost.work`; one to two minutes on two cores
+TRIAL_WORK = 3e12  # for measuring removals at the answers, as `cost.work`; a minute on two cores
 TRIAL_IMAGES = (16, 256)  # at least, at most
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
