@@ -31,6 +31,7 @@ class Ended:
     timed_out: bool
     out: str  # standard output
     err: str  # standard error
+    cpu_seconds: float = 0.0  # of it and of those of its descendants that it waited for
 
 
 def run(
@@ -95,7 +96,8 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - start
     texts = [name.read_text(errors="replace") for name in names]
-    return Ended(process.returncode, round(seconds, 3), round(usage.ru_maxrss / 1024, 1), late.is_set(), *texts)
+    peak, cpu = round(usage.ru_maxrss / 1024, 1), round(usage.ru_utime + usage.ru_stime, 1)
+    return Ended(process.returncode, round(seconds, 3), peak, late.is_set(), *texts, cpu_seconds=cpu)
 
 
 def failure(ended: Ended, command: str) -> Failure | None:

@@ -38,6 +38,7 @@ def measure(spec: str, *, convert: bool) -> dict[str, object]:
         change = _relative(given, whole(image))
     result: dict[str, object] = {
         "seconds": watch.seconds,
+        "cpu_seconds": watch.cpu_seconds,
         "macs_before": pruned.plan.macs_before,
         "macs_after": pruned.plan.macs_after,
         "groups": len(coupling.groups),

@@ -18,6 +18,8 @@ from benchmarks.facts import BUSY
 from benchmarks.field.sentences import SENTENCES
 from benchmarks.onboard.sentences import SENTENCES as BOARD_SENTENCES
 from benchmarks.peers import PEERS
+from benchmarks.pruning_tables import pruning, pruning_speed, pruning_zoo
+from benchmarks.remarks import doubts, failure_item, failures
 from benchmarks.rows import RESULTS, Row, Store, write_whole
 from benchmarks.search_tables import search
 from benchmarks.tables import NONE, geometric_mean, number, percent, table, times, tiny
@@ -64,10 +66,6 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
     return [f"{when}; {'; '.join(sorted(machines))}; commit {', '.join(sorted(codes))}; {'; '.join(sorted(versions))}."]
 
 
-def _doubts(row: Row) -> str:
-    return "busy" if row.others_busy > BUSY else ""
-
-
 # --- exports: demo and accuracy -------------------------------------------------------------------------------------
 
 
@@ -78,7 +76,7 @@ def exports(rows: Sequence[Row]) -> list[str]:
         "file / float", "time / float", "int8 MACs", "partitions", "export, s", "doubts",
     )  # fmt: skip
     lines = [cells for row in rows if row.failure is None for cells in _export_lines(row)]
-    return table(header, lines) + _failures(rows)
+    return table(header, lines) + failures(rows)
 
 
 def _export_lines(row: Row) -> Iterable[list[str]]:
@@ -93,7 +91,7 @@ def _export_lines(row: Row) -> Iterable[list[str]]:
             number(artifact.latency.ratio_to_float if artifact.latency else None),
             percent(artifact.truth.int8_mac_share), str(artifact.truth.delegate_partitions or NONE),
             f"{row.result['wall_seconds']:.0f}",
-            ", ".join(filter(None, (_doubts(row), *(artifact.timing.warnings if artifact.timing else ())))),
+            ", ".join(filter(None, (doubts(row), *(artifact.timing.warnings if artifact.timing else ())))),
         ]  # fmt: skip
 
 
@@ -115,9 +113,9 @@ def cost(rows: Sequence[Row]) -> list[str]:
         samples = row.result.get("samples_seconds", [])
         seconds = float(np.median(samples)) if samples else row.result.get("wall_seconds")
         torch = {True: "imports torch", False: "imports no torch"}.get(row.result.get("imports_torch"), "")  # type: ignore[arg-type]
-        notes = ", ".join(filter(None, (torch, _doubts(row))))
+        notes = ", ".join(filter(None, (torch, doubts(row))))
         lines.append([row.name, number(seconds), f"{row.peak_mib:.0f}", str(len(samples) or 1), notes])
-    return table(("command", "seconds", "peak MiB", "runs", "notes"), lines) + _failures(rows)
+    return table(("command", "seconds", "peak MiB", "runs", "notes"), lines) + failures(rows)
 
 
 def runner(rows: Sequence[Row]) -> list[str]:
@@ -131,8 +129,8 @@ def boards(rows: Sequence[Row]) -> list[str]:
 
 
 def _sentences(rows: Sequence[Row], found: Mapping[str, Callable[[dict[str, Any]], str]]) -> list[str]:
-    lines = [[row.name, found[row.name](row.result) if row.result else NONE, _doubts(row)] for row in rows]
-    return table(("row", "found", "doubts"), lines) + _failures(rows)
+    lines = [[row.name, found[row.name](row.result) if row.result else NONE, doubts(row)] for row in rows]
+    return table(("row", "found", "doubts"), lines) + failures(rows)
 
 
 # --- zoo ------------------------------------------------------------------------------------------------------------
@@ -286,56 +284,8 @@ def _part_failures(rows: Sequence[Row], found: dict[str, Result]) -> list[str]:
         for name, one in found[row.name].parts.items():
             if one.failure is not None:
                 said.setdefault(str(one.failure), []).append(f"{name} ({one.stage})")
-        lines += [_failure_item(f"{row.name}, {', '.join(where)}", text) for text, where in said.items()]
+        lines += [failure_item(f"{row.name}, {', '.join(where)}", text) for text, where in said.items()]
     return ["", "### Failures", "", *lines] if lines else []
-
-
-def _failures(rows: Sequence[Row]) -> list[str]:
-    lines = [_failure_item(row.name, str(row.failure)) for row in rows if row.failure is not None]
-    return ["", "Failures:", "", *lines] if lines else []
-
-
-def _failure_item(where: str, text: str) -> str:
-    return f"- **{where}**: " + " / ".join(line.strip() for line in text.splitlines())
-
-
-def pruning(rows: Sequence[Row]) -> list[str]:
-    """One line per network and factor."""
-    header = ("row", "images", "top-1 before", "after", "points lost", "agreement", "MACs left", "parameters left",
-              "seconds", "doubts")  # fmt: skip
-    lines = []
-    for row in (row for row in rows if row.failure is None):
-        judged, result = row.result["judged"], row.result
-        before, after = judged["top1_before"], judged["top1_after"]
-        lines.append([
-            f"{row.name}, {row.settings['score']}", f"{judged['images']:,.0f}", percent(before, 2), percent(after, 2),
-            number(100 * (before - after)), percent(judged["agreement"], 2),
-            percent(result["macs_after"] / result["macs_before"]),
-            percent(result["parameters_after"] / result["parameters_before"]),
-            f"{result['wall_seconds']:.0f}", _doubts(row),
-        ])  # fmt: skip
-    return table(header, lines) + _failures(rows)
-
-
-def pruning_zoo(rows: Sequence[Row]) -> list[str]:
-    """One line per architecture."""
-    header = ("architecture", "MACs left", "groups", "layers that stay", "error", "change of the scores", "tflite",
-              "capture, s", "prune, s", "doubts")  # fmt: skip
-    good = [row for row in rows if row.failure is None]
-    lines = [[
-        row.name, percent(row.result["macs_after"] / row.result["macs_before"]), str(row.result["groups"]),
-        str(row.result["frozen"]), tiny(row.result["error"]), tiny(row.result["change"]),
-        tiny(row.result.get("tflite_error")), f"{row.result['seconds']['capture']:.1f}",
-        f"{row.result['seconds']['prune']:.1f}", _doubts(row),
-    ] for row in good]  # fmt: skip
-    seconds = sorted(sum(row.result["seconds"].values()) for row in good) or [0.0]
-    middle, slowest = seconds[len(seconds) // 2], seconds[-1]
-    intro = (
-        f"{len(good)} of {len(rows)} architectures can be pruned by 30 % of their multiply-accumulates and then answer "
-        "as the whole network does with the same channels set to zero (*error*, relative); "
-        f"capture and pruning take {middle:.1f} s (median), {slowest:.1f} s at most."
-    )
-    return [intro, "", *table(header, lines), *_failures(rows)]
 
 
 def tuned(rows: Sequence[Row]) -> list[str]:
@@ -369,6 +319,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Row]], list[str]]]] = {
     "zoo": ("Zoo, random weights, one thread", zoo),
     "pruning": ("Pruned networks, fitted without labels", pruning),
     "pruning_zoo": ("Pruning of the zoo, random weights", pruning_zoo),
+    "pruning_speed": ("Speed of pruned networks, random weights", pruning_speed),
     "search": ("Search", search),
     "tune": ("Trained networks", tuned),
     "coverage": ("Coverage, random weights, no timing", coverage),

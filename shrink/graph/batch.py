@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,19 @@ def batched(graph_module: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         with _batching():
             return each(images.unsqueeze(1)).squeeze(1)
+
+    return run
+
+
+def batched_parts(graph_module: fx.GraphModule) -> Callable[[Tensor], list[Tensor]]:
+    """A graph whose output is several values as a function of (N, C, H, W): the first (N, classes), the others with
+    N as an additional first dimension."""
+    each: Callable[[Tensor], Sequence[Tensor]] = torch.vmap(graph_module)
+
+    def run(images: Tensor) -> list[Tensor]:
+        with _batching():
+            first, *others = each(images.unsqueeze(1))
+        return [first.squeeze(1), *others]
 
     return run
 

@@ -249,7 +249,7 @@ def _read(value: Any, known: Mapping[str, fx.Node], depth: int) -> Any:
         return _named(value, known)
     if isinstance(value, dict):
         return {key: _read(item, known, depth + 1) for key, item in value.items()}
-    if isinstance(value, int) and abs(value) > 2**62:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # a slice "to the end" goes to the largest of them
         raise _wrong("it holds a number that no shape has")
     return value
 

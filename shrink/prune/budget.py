@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ class Budget:
         self._rows: dict[tuple[str, int, int], int] = {}  # (node, axis, family) -> row of the factors
         self._full: list[float] = [1.0]
         self._lost: list[NDArray[np.float64]] = [np.zeros(len(coupling.groups))]
-        terms = _terms(graph_module, measure)
+        owners_and_terms = _terms(graph_module, measure)
+        self._owners, terms = [owner for owner, _ in owners_and_terms], [term for _, term in owners_and_terms]
         self._scale, found = np.ones(len(terms)), []
         for i, term in enumerate(terms):
             self._scale[i] = float(np.prod([node.meta["shape"][axis] for node, axis in term], dtype=np.float64))
@@ -38,20 +39,23 @@ class Budget:
         )
         self._linear = np.array(self._lost)  # (factors, groups): share that one unit takes away
 
-    def cost(self, removed: NDArray[np.int64]) -> float:
-        """Of the graph with so many units of each group gone."""
-        return float(self._terms_left(removed)[1].sum())
+    def cost(self, removed: NDArray[np.int64], gone: Collection[str] = ()) -> float:
+        """Of the graph with so many units of each group gone, and these nodes, by their names."""
+        return float(self._terms_left(removed, gone)[1].sum())
 
-    def saving(self, removed: NDArray[np.int64]) -> NDArray[np.float64]:
+    def saving(self, removed: NDArray[np.int64], gone: Collection[str] = ()) -> NDArray[np.float64]:
         """(groups,) what one more unit of each group saves, to first order."""
-        shares, values = self._terms_left(removed)
+        shares, values = self._terms_left(removed, gone)
         flows = np.zeros(len(shares))
         np.add.at(flows, self._index, values[:, None] / shares[self._index])
         return flows @ self._linear
 
-    def _terms_left(self, removed: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _terms_left(
+        self, removed: NDArray[np.int64], gone: Collection[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shares = np.maximum(1 - self._linear @ removed, 1e-9)
-        return shares, self._scale * shares[self._index].prod(axis=1)
+        stays = np.array([owner not in gone for owner in self._owners])
+        return shares, stays * self._scale * shares[self._index].prod(axis=1)
 
     def _factors(self, dim: Dim) -> Iterable[int]:
         """Rows of the share that is left of a dimension; heads and their width shrink it independently."""
@@ -75,8 +79,9 @@ class Budget:
         return np.where(self._lost[self._rows[node.name, axis, 0]] > 0, 0, lost)
 
 
-def _terms(graph_module: fx.GraphModule, measure: Measure) -> Sequence[Sequence[Dim]]:
+def _terms(graph_module: fx.GraphModule, measure: Measure) -> Sequence[tuple[str, Sequence[Dim]]]:
+    """Products of dimensions, each with the name of the node that it is a cost of."""
     if measure == "macs":
-        return [term for node in graph_module.graph.nodes for term in factors(node)]
+        return [(node.name, term) for node in graph_module.graph.nodes for term in factors(node)]
     constants = {str(node.target): node for node in graph_module.graph.nodes if is_constant(node)}
-    return [list(dims(node)) for node in constants.values()]
+    return [(node.name, list(dims(node))) for node in constants.values()]

@@ -1,17 +1,20 @@
-"""How many units each group loses: the cheapest error per multiply-accumulate saved goes first."""
+"""How many units each group loses, and which blocks go: the cheapest error per multiply-accumulate saved goes first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from shrink.prune.blocks import Block, private
 from shrink.prune.budget import Budget, Measure
 from shrink.prune.groups import Coupling, Group
 from shrink.prune.surgeon import Curve
 
+MOST_BLOCKS = 1 / 2  # of the blocks; what one costs is measured with the others there
 LEAST_LEFT = 1 / 8  # of a group's units; a layer that is nearly gone cannot be repaired
 
 
@@ -34,49 +37,111 @@ def _per_unit(coupling: Coupling, group: Group) -> list[NDArray[np.int64]]:
     return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What may go, and what that costs, in one unit."""
+
+    curves: Mapping[Group, Curve]
+    blocks: Mapping[Block, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What goes."""
+
+    dead: NDArray[np.bool_]  # (units,)
+    blocks: tuple[Block, ...]
+    left: float  # share of the cost; above what was asked for if that cannot be reached
+
+
 def choose(
     graph_module: fx.GraphModule,
     coupling: Coupling,
-    curves: Mapping[Group, Curve],
+    candidates: Candidates,
     *,
     measure: Measure,
     ratio: float,
     multiple_of: int,
-) -> tuple[NDArray[np.bool_], float]:
-    """Greedy: as long as the budget is exceeded, the group whose next step costs least per saving loses it.
+) -> Choice:
+    """Greedy: as long as the budget is exceeded, the step that costs least per saving is taken.
 
     Args:
-        curves: the groups that may lose units.
+        candidates: the groups that may lose units, and the blocks that may go.
         measure: what is to shrink.
         ratio: what it is to become, as a share of what it is; 0..1.
         multiple_of: see `step_of`.
-
-    Returns:
-        (units,) true for what is removed, and the share that is left: above `ratio` if that cannot be reached.
     """
-    budget = Budget(graph_module, coupling, measure)
-    groups = [group for group in coupling.groups if group in curves]
-    number = {group: i for i, group in enumerate(coupling.groups)}
-    steps = {group: step_of(coupling, group, multiple_of) for group in groups}
-    slopes = {group: curves[group].cost for group in groups}
-    removed = np.zeros(len(coupling.groups), np.int64)
-    full = budget.cost(removed)
-    while budget.cost(removed) > ratio * full:
-        saving = budget.saving(removed)
-        best, least = None, np.inf
-        for group in groups:
-            i, count = number[group], len(group.units)
-            step = (count - removed[i]) % steps[group] or steps[group]
-            after = removed[i] + step
-            if count - after < max(steps[group], count * LEAST_LEFT, 1) or saving[i] <= 0:
-                continue
-            price = (slopes[group][after] - slopes[group][removed[i]]) / (step * saving[i])
-            if price < least:
-                best, least, size = i, price, step
-        if best is None:
+    state = _State(graph_module, coupling, candidates, Budget(graph_module, coupling, measure), multiple_of)
+    full = state.cost()
+    while state.cost() > ratio * full:
+        units, block = state.cheapest_units(), state.cheapest_block(state.cost() - ratio * full)
+        if block is not None and (units is None or block[0] < units[0]):
+            state.drop(block[1])
+        elif units is not None:
+            state.removed[units[1]] += units[2]
+        else:
             break
-        removed[best] += size
-    dead = np.zeros(coupling.units, bool)
-    for group in groups:
-        dead[group.units[curves[group].order[: removed[number[group]]]]] = True
-    return dead, budget.cost(removed) / full
+    return state.chosen(full)
+
+
+class _State:
+    """How much is gone while choosing."""
+
+    def __init__(
+        self, graph_module: fx.GraphModule, coupling: Coupling, candidates: Candidates, budget: Budget, multiple_of: int
+    ) -> None:
+        self._coupling, self._candidates, self._budget = coupling, candidates, budget
+        self._number = {group: i for i, group in enumerate(coupling.groups)}
+        self._steps = {group: step_of(coupling, group, multiple_of) for group in candidates.curves}
+        self._inside = {block: private(candidates.curves, graph_module, block) for block in candidates.blocks}
+        self.removed = np.zeros(len(coupling.groups), np.int64)
+        self._blocks: list[Block] = []
+        self._gone: frozenset[str] = frozenset()
+
+    def cost(self) -> float:
+        return self._budget.cost(self.removed, self._gone)
+
+    def cheapest_units(self) -> tuple[float, int, int] | None:
+        """Price per saving, number of the group, and how many of its units are the next step."""
+        saving, best = self._budget.saving(self.removed, self._gone), None
+        for group, step in self._steps.items():
+            i, count = self._number[group], len(group.units)
+            size = (count - self.removed[i]) % step or step
+            after = self.removed[i] + size
+            if count - after < max(step, count * LEAST_LEFT, 1) or saving[i] <= 0:
+                continue
+            slope = self._candidates.curves[group].cost
+            price = float(slope[after] - slope[self.removed[i]]) / (size * saving[i])
+            if best is None or price < best[0]:
+                best = price, i, int(size)
+        return best
+
+    def cheapest_block(self, needed: float) -> tuple[float, Block] | None:
+        """Price per saving, as far as that is needed, and the block; what its units have cost already comes back."""
+        best = None
+        for block, cost in self._candidates.blocks.items():
+            if block in self._blocks or len(self._blocks) >= MOST_BLOCKS * len(self._candidates.blocks):
+                continue
+            saved = self.cost() - self._budget.cost(self.removed, self._gone | block.inside)
+            if saved > 0:
+                price = max(cost - self._spent(block), 0.0) / min(saved, needed)
+                best = (price, block) if best is None or price < best[0] else best
+        return best
+
+    def drop(self, block: Block) -> None:
+        """Take a block out, and let its units be: they go with it."""
+        self._blocks.append(block)
+        self._gone |= block.inside
+        for group in self._inside[block]:
+            self.removed[self._number[group]] = 0
+
+    def chosen(self, full: float) -> Choice:
+        dead = np.zeros(self._coupling.units, bool)
+        for group, curve in self._candidates.curves.items():
+            dead[group.units[curve.order[: self.removed[self._number[group]]]]] = True
+        order = list(self._candidates.blocks)
+        return Choice(dead, tuple(sorted(self._blocks, key=order.index)), self.cost() / full)
+
+    def _spent(self, block: Block) -> float:
+        curves = self._candidates.curves
+        return float(sum(curves[group].cost[self.removed[self._number[group]]] for group in self._inside[block]))

@@ -96,7 +96,7 @@ def run_rules(graph_module: fx.GraphModule, family: Family, *, keep: Collection[
                 trace.units.freeze(labels, "the model's answers")
         else:
             trace.dims[node] = RULES.get(node.target, unknown)(trace, node)
-            if node.target in WEIGHTED and _is_kept(node, keep):
+            if node.target in WEIGHTED and is_kept(node, keep):
                 trace.units.freeze(trace.of(node)[1 if len(node.meta["shape"]) == 4 else -1], "asked to be kept")
     return trace
 
@@ -108,7 +108,7 @@ def weighted(graph_module: fx.GraphModule) -> Iterator[fx.Node]:
             yield node
 
 
-def _is_kept(node: fx.Node, keep: Collection[str]) -> bool:
+def is_kept(node: fx.Node, keep: Collection[str]) -> bool:
     layer = node.meta.get("layer", "")
     return any(layer == name or layer.startswith(f"{name}.") for name in keep)
 

@@ -1,34 +1,57 @@
-"""Train the smaller graph, without labels, to answer as the whole graph does.
+"""Train the smaller graph, without labels, to answer as the whole graph does, and to say the same on the way.
 
-Images are also mixed in pairs (Zhang et al., "mixup", 2018; Beyer et al., "Knowledge distillation: a good
-teacher is patient and consistent", 2022): the whole graph answers a mixture as well, so that a few hundred
-images give many different questions.
+A few hundred images ask few questions, so each is asked in many ways: half of a batch is at most mirrored, half is
+mixed in pairs and cut closer (Zhang et al., "mixup", 2018; Beyer et al., "Knowledge distillation: a good teacher
+is patient and consistent", 2022); the whole graph answers those as well. And each says much: beside the scores, every
+sum of a residual branch and its shortcut is matched (Romero et al., "FitNets", 2015).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from shrink.graph.batch import batched
+from shrink.graph.batch import batched_parts
+from shrink.graph.edit import copied
 from shrink.graph.training import make_parameters
 
 WARMUP = 0.1  # share of the steps in which the rate rises
+CLOSEST = 0.7  # of an image's width and height that a closer cut shows at least
+SUMS = 1.0  # weight of the error of all sums together; that of the scores is 1
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A value that both graphs compute."""
+
+    whole: str  # name of the node
+    small: str
+    left: Mapping[int, NDArray[np.int64]]  # axis -> the coordinates that the smaller graph has, where some are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How long to train, and with what."""
+
+    steps: int  # batches
+    batch: int  # images in each
+    rate: float  # of Adam at its highest
 
 
 def imitate(
     whole: fx.GraphModule,
     small: fx.GraphModule,
     images: Tensor,
+    lesson: Lesson,
     *,
-    steps: int,
-    batch: int,
-    rate: float,
+    twins: Sequence[Twin] = (),
     rng: np.random.Generator,
     track: Callable[[Iterator[int]], Iterator[int]] = lambda steps: steps,
 ) -> None:
@@ -37,20 +60,22 @@ def imitate(
     Args:
         whole: the teacher.
         images: (N, C, H, W), normalized.
-        steps: how many batches.
-        batch: images in each.
-        rate: of Adam at its highest.
-        rng: draws and mixes.
+        twins: what is matched beside the answers.
+        rng: draws, mirrors, cuts and mixes.
     """
     weights = make_parameters(small)
-    optimizer = torch.optim.Adam(weights, lr=rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    teacher, student = batched(whole), batched(small)
-    for _ in track(iter(range(steps))):
-        x = mixed(images, batch, rng)
+    optimizer = torch.optim.Adam(weights, lr=lesson.rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, lesson.steps))
+    teacher = batched_parts(_telling(whole, [twin.whole for twin in twins]))
+    student = batched_parts(_telling(small, [twin.small for twin in twins]))
+    for _ in track(iter(range(lesson.steps))):
+        x = questions(images, lesson.batch, rng)
         with torch.no_grad():
-            wanted = teacher(x)
-        loss = functional.mse_loss(_centred(student(x)), _centred(wanted))
+            wanted, *sums = teacher(x)
+        given, *mine = student(x)
+        loss = _error(_centred(given), _centred(wanted))
+        for twin, a, b in zip(twins, mine, sums, strict=True):
+            loss = loss + SUMS / len(twins) * _error(a, _left(b, twin))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -59,13 +84,46 @@ def imitate(
     small.requires_grad_(False)
 
 
-def mixed(images: Tensor, batch: int, rng: np.random.Generator) -> Tensor:
-    """A batch, half of it as it is and half mixed with another image by a share drawn evenly."""
-    first, second = (torch.from_numpy(rng.integers(len(images), size=batch)) for _ in range(2))
-    share = torch.from_numpy(rng.uniform(0.5, 1, batch).astype(np.float32))
-    share[: batch // 2] = 1
-    share = share.reshape(-1, *[1] * (images.dim() - 1))
-    return share * images[first] + (1 - share) * images[second]
+def questions(images: Tensor, batch: int, rng: np.random.Generator) -> Tensor:
+    """A batch: half of it images as they are or mirrored, half of it mixtures of two, cut closer."""
+    first = images[torch.from_numpy(rng.integers(len(images), size=batch))]
+    second = images[torch.from_numpy(rng.integers(len(images), size=batch - batch // 2))]
+    share = torch.from_numpy(rng.uniform(0.5, 1, len(second)).astype(np.float32)).reshape(-1, 1, 1, 1)
+    mixed = share * first[batch // 2 :] + (1 - share) * second
+    mirrored = torch.from_numpy(rng.random(batch) < 0.5).reshape(-1, 1, 1, 1)
+    asked = torch.cat([first[: batch // 2], closer(mixed, rng)])
+    return torch.where(mirrored, asked.flip(-1), asked)
+
+
+def closer(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """A rectangle of each image, at its own place and of its own size, drawn to the size of the whole."""
+    size = rng.uniform(CLOSEST, 1, (len(images), 2))
+    place = rng.uniform(-1, 1, (len(images), 2)) * (1 - size)
+    frames = np.zeros((len(images), 2, 3), np.float32)
+    frames[:, [0, 1], [0, 1]], frames[:, :, 2] = size, place
+    grid = functional.affine_grid(torch.from_numpy(frames), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _telling(graph_module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
+    """A graph over the same weights that gives its answers and these values."""
+    told = copied(graph_module)
+    nodes = {node.name: node for node in told.graph.nodes}
+    output = told.graph.output_node()
+    output.args = ((output.args[0], *(nodes[name] for name in names)),)
+    told.recompile()
+    return told
+
+
+def _left(value: Tensor, twin: Twin) -> Tensor:
+    for axis, at in twin.left.items():
+        value = value.index_select(axis + 1, torch.from_numpy(at))
+    return value
+
+
+def _error(given: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square of the difference, in shares of the wanted value's."""
+    return functional.mse_loss(given, wanted) / wanted.square().mean().clamp_min(1e-12)
 
 
 def _centred(scores: Tensor) -> Tensor:

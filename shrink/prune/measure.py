@@ -47,12 +47,12 @@ def at_the_answers(
             walk.step(node)
         done = first[group]
         tried[group] = [
-            (count, _rest(walk.fork(_without(graph_module, group, removals[group], count)), calls[done:]))
+            (count, rest(walk.fork(_without(graph_module, group, removals[group], count)), calls[done:]))
             for count in removals[group].readers
         ]
-    wanted = _rest(walk, calls[done:])
+    wanted = rest(walk, calls[done:])
     return {
-        group: scaled(removals[group].curve, [(count, _divergence(wanted, given)) for count, given in answers])
+        group: scaled(removals[group].curve, [(count, kl_divergence(wanted, given)) for count, given in answers])
         for group, answers in tried.items()
     }
 
@@ -74,7 +74,7 @@ def divergence(whole: fx.GraphModule, small: fx.GraphModule, images: Tensor) -> 
     """Mean Kullback-Leibler divergence of the answers of `small` from those of `whole`, in nats."""
     with torch.no_grad():
         wanted, given = (batched(graph)(images).log_softmax(1) for graph in (whole, small))
-    return _divergence(wanted, given)
+    return kl_divergence(wanted, given)
 
 
 def _first(calls: list[fx.Node], group: Group) -> int:
@@ -87,13 +87,13 @@ def _first(calls: list[fx.Node], group: Group) -> int:
     )
 
 
-def _rest(walk: Walk, calls: list[fx.Node]) -> Tensor:
+def rest(walk: Walk, calls: list[fx.Node]) -> Tensor:
     for node in calls:
         walk.step(node)
     return walk.answers().log_softmax(1)
 
 
-def _divergence(wanted: Tensor, given: Tensor) -> float:
+def kl_divergence(wanted: Tensor, given: Tensor) -> float:
     return float((wanted.exp() * (wanted - given)).sum(1).mean())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from shrink.prune.choose import Choice
 from shrink.prune.cost import macs, macs_of, parameters
 from shrink.prune.groups import Coupling, weighted
 
@@ -26,9 +27,16 @@ class LayerCost(msgspec.Struct, frozen=True, kw_only=True):
 
     layer: str
     weight_before: tuple[int, ...]
-    weight_after: tuple[int, ...]
+    weight_after: tuple[int, ...]  # empty: the layer is gone with its block
     macs_before: int
     macs_after: int
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """A residual block that goes as a whole: the sum is its shortcut."""
+
+    block: str  # path that its layers share
+    sum: str  # name of the node that adds branch and shortcut
 
 
 class Declined(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     parameters_before: int
     parameters_after: int
     cuts: tuple[Cut, ...]
+    blocks: tuple[Dropped, ...] = ()
     layers: tuple[LayerCost, ...]
     skipped: tuple[Declined, ...]
 
@@ -57,13 +66,13 @@ def describe(
     whole: fx.GraphModule,
     small: fx.GraphModule,
     coupling: Coupling,
-    dead: NDArray[np.bool_],
+    choice: Choice,
     *,
     wish: str,
     score: str,
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Plan:
-    """Write down what `dead` takes out of `whole`, which gave `small`."""
+    """Write down what a choice takes out of `whole`, which gave `small`."""
     return Plan(
         wish=wish,
         score=score,
@@ -71,7 +80,8 @@ def describe(
         macs_after=macs(small),
         parameters_before=parameters(whole),
         parameters_after=parameters(small),
-        cuts=tuple(_cuts(coupling, dead)),
+        cuts=tuple(_cuts(coupling, choice.dead)),
+        blocks=tuple(Dropped(block=block.name, sum=block.total) for block in choice.blocks),
         layers=tuple(_layers(whole, small)),
         skipped=tuple(Declined(layer=layer, why=why) for layer, why in (*coupling.frozen, *skipped)),
     )
@@ -105,9 +115,9 @@ def _layers(whole: fx.GraphModule, small: fx.GraphModule) -> Iterator[LayerCost]
         yield LayerCost(
             layer=layer,
             weight_before=_weight(nodes),
-            weight_after=_weight(after[layer]),
+            weight_after=_weight(after.get(layer, [])),
             macs_before=sum(map(macs_of, nodes)),
-            macs_after=sum(map(macs_of, after[layer])),
+            macs_after=sum(map(macs_of, after.get(layer, []))),
         )
 
 
@@ -120,7 +130,9 @@ def _by_layer(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
 
 
 def _weight(nodes: Sequence[fx.Node]) -> tuple[int, ...]:
-    """Shape of the weights of a layer together."""
+    """Shape of the weights of a layer together; empty without a layer."""
+    if not nodes:
+        return ()
     shapes = {str(node.args[1].target): node.args[1].meta["shape"] for node in nodes}  # type: ignore[union-attr]
     first = next(iter(shapes.values()))
     return (sum(shape[0] for shape in shapes.values()), *first[1:])

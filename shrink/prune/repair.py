@@ -2,11 +2,15 @@
 
 A layer of the smaller graph reads what the smaller graph computes, errors of earlier layers included, and is
 fitted by least squares to what the same layer of the whole graph gave. Where only an addition reads it, the
-sum is what should come out right, so that each block also repairs what the shortcut brings.
+sum is what should come out right, so that each block also repairs what the shortcut brings. Where the blocks
+after a sum are gone, it is fitted to what the sum after them was.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from shrink.graph.batch import Walk
-from shrink.graph.edit import add_constant
+from shrink.graph.edit import add_constant, is_constant
+from shrink.prune.blocks import Block
+from shrink.prune.choose import Choice
 from shrink.prune.groups import Coupling
 from shrink.prune.moments import fits, flat_weight, input_rows, output_rows
 from shrink.prune.remove import put
@@ -29,7 +35,7 @@ def repair(
     whole: fx.GraphModule,
     small: fx.GraphModule,
     coupling: Coupling,
-    dead: NDArray[np.bool_],
+    choice: Choice,
     images: Tensor,
     *,
     per_image: int,
@@ -41,19 +47,67 @@ def repair(
         images: (N, C, H, W); both graphs hold their values for all of them at once.
         per_image: places of each image that enter a fit.
     """
-    walks = Walk(whole, images), Walk(small, images)
-    twins = {node.name: node for node in small.graph.nodes}
-    for old in walks[0].calls():
-        new = twins[old.name]
-        value = walks[0].step(old)
-        if fits(new):
-            wanted = _kept(value, old, coupling, dead) + _shortcut(walks, old, new, coupling, dead)
-            _fit(small, new, walks[1].read(new.args[0]), wanted, per_image)
-        walks[1].step(new)
+    goals = _goals(whole, small, choice)
+    ahead = _Ahead(whole, images, Counter(goal.stands_for for goal in goals.values()))
+    walk = Walk(small, images)
+    for node in walk.calls():
+        if node in goals:
+            goal = goals[node]
+            wanted = kept(ahead.take(goal.stands_for), ahead.nodes[goal.stands_for], coupling, choice.dead)
+            if goal.other is not None:
+                wanted = wanted - walk.values[goal.other]
+            _fit(small, node, walk.read(node.args[0]), wanted, per_image)
+        walk.step(node)
 
 
-def _kept(value: Tensor, node: fx.Node, coupling: Coupling, dead: NDArray[np.bool_]) -> Tensor:
-    """The part of a value of the whole graph that the smaller graph has, too."""
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What a layer of the smaller graph should give: a value of the whole graph, less what is added to the layer."""
+
+    stands_for: str  # name of a node of the whole graph
+    other: fx.Node | None = None  # of the smaller graph, computed before the layer
+
+
+def _goals(whole: fx.GraphModule, small: fx.GraphModule, choice: Choice) -> dict[fx.Node, _Goal]:
+    lasting = lasting_sums(whole, choice.blocks)
+    place = {node: i for i, node in enumerate(small.graph.nodes)}
+    found = {}
+    for node in filter(fits, small.graph.nodes):
+        found[node] = _Goal(node.name)
+        readers: list[Any] = list(node.users)
+        if len(readers) == 1 and readers[0].target is aten.add.Tensor:
+            others = [source for source in readers[0].all_input_nodes if source is not node]
+            if others and place[others[0]] < place[node] and shape_of(others[0]) == shape_of(node):
+                found[node] = _Goal(lasting.get(readers[0].name, readers[0].name), others[0])
+    return found
+
+
+def lasting_sums(whole: fx.GraphModule, blocks: Sequence[Block]) -> Mapping[str, str]:
+    """Sum before blocks that are gone -> the sum after them, which it stands for; by names of nodes of `whole`."""
+    nodes = {node.name: node for node in whole.graph.nodes}
+    found: dict[str, str] = {}
+    for block in reversed(blocks):
+        before: Any = nodes[block.shortcut]
+        if before.target is aten.relu.default and all(u.target is aten.relu.default for u in nodes[block.total].users):
+            before = before.args[0]
+        if before.target is aten.add.Tensor:
+            found[before.name] = found.get(block.total, block.total)
+    return found
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two values of one shape, none of them a constant."""
+    sources = node.all_input_nodes
+    return (
+        node.target is aten.add.Tensor
+        and len(sources) == 2
+        and not any(map(is_constant, sources))
+        and shape_of(sources[0]) == shape_of(sources[1])
+    )
+
+
+def kept(value: Tensor, node: fx.Node, coupling: Coupling, dead: NDArray[np.bool_]) -> Tensor:
+    """The part of a value (N, ...) of the whole graph that the smaller graph has, too."""
     for axis in range(len(shape_of(node))):
         alive = coupling.alive((node.name, axis), dead)
         if alive is not None:
@@ -61,22 +115,25 @@ def _kept(value: Tensor, node: fx.Node, coupling: Coupling, dead: NDArray[np.boo
     return value
 
 
-def _shortcut(
-    walks: tuple[Walk, Walk], old: fx.Node, new: fx.Node, coupling: Coupling, dead: NDArray[np.bool_]
-) -> Tensor:
-    """What the other term of the addition that reads a layer lacks; 0 if there is no such addition."""
-    nothing = torch.zeros(())
-    readers: list[tuple[fx.Node, fx.Node]] = list(zip(old.users, new.users, strict=True))
-    if len(readers) != 1 or readers[0][0].target is not aten.add.Tensor:
-        return nothing
-    others: list[Any] = [next((s for s in add.all_input_nodes if s is not mine), None)
-                         for add, mine in zip(readers[0], (old, new), strict=True)]  # fmt: skip
-    if others[0] not in walks[0].values or others[1] not in walks[1].values:
-        return nothing
-    if shape_of(others[0]) != shape_of(old):
-        return nothing
-    lacks: Tensor = _kept(walks[0].values[others[0]], others[0], coupling, dead) - walks[1].values[others[1]]
-    return lacks
+class _Ahead:
+    """Values of the whole graph, of which later ones may be asked for before earlier ones."""
+
+    def __init__(self, whole: fx.GraphModule, images: Tensor, wanted: Mapping[str, int]) -> None:
+        self._walk = Walk(whole, images)
+        self._calls = iter(self._walk.calls())
+        self._wanted = dict(wanted)  # how often each will be asked for
+        self._held: dict[str, Tensor] = {}
+        self.nodes = {node.name: node for node in whole.graph.nodes}
+
+    def take(self, name: str) -> Tensor:
+        """(N, 1, ...) what a call gives, by its name."""
+        while name not in self._held:
+            node = next(self._calls)
+            value = self._walk.step(node)
+            if node.name in self._wanted:
+                self._held[node.name] = value
+        self._wanted[name] -= 1
+        return self._held[name] if self._wanted[name] else self._held.pop(name)
 
 
 def _fit(small: fx.GraphModule, node: fx.Node, x: Tensor, wanted: Tensor, per_image: int) -> None:

@@ -160,7 +160,7 @@ class Workbench:
         fitted = prune.refit(ranked, made, station.images)
         look("refitted, on few images", _after_training(self._best_case(job, fitted.graph)))
         small = prune.train(
-            station.captured, fitted, station.images, seed=asked.seed, track=lambda items, _: stage.track(list(items))
+            ranked, made, fitted, station.images, seed=asked.seed, track=lambda items, _: stage.track(list(items))
         ).graph
         if job.recipe.tune is not None and job.recipe.tune.epochs:
             look("trained a little, on few images", _after_training(self._best_case(job, small)))

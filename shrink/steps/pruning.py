@@ -58,7 +58,7 @@ def prune_graph(
         pruned = prune.Pruned(made.graph, made.plan, prune.smaller(made.plan))
         if not plan_only:
             fitted = prune.refit(ranked, made, images)
-            pruned = prune.train(captured, fitted, images, seed=asked.seed, track=track)
+            pruned = prune.train(ranked, made, fitted, images, seed=asked.seed, track=track)
     return replace(pruned, changes=(*pruned.changes, measured))
 
 
@@ -105,10 +105,12 @@ def table(plan: Plan) -> Iterator[str]:
     for layer in plan.layers:
         before, after = ("x".join(map(str, shape)) for shape in (layer.weight_before, layer.weight_after))
         yield (
-            f"{layer.layer:{wide}}  {before:>18}  {'=' if after == before else after:>18}  "
+            f"{layer.layer:{wide}}  {before:>18}  {'=' if after == before else after or 'gone':>18}  "
             f"{layer.macs_before:>13,}  {layer.macs_after:>13,}"
         )
     yield ""
+    if plan.blocks:
+        yield f"blocks that go as a whole: {', '.join(dropped.block for dropped in plan.blocks)}"
     for declined, layers in _reasons(plan).items():
         yield f"stays: {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if len(layers) > 3 else ''}: {declined}"
     if plan.macs_unread:

@@ -96,22 +96,49 @@ def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one() -> None:
     assert geometric_mean([]) is None
 
 
+def test_the_table_of_speed_compares_time_with_work(tmp_path: Path) -> None:
+    def kind(speedup: float) -> dict[str, object]:
+        times = {"whole_ms": [4.0, 4.0, 5.0], "small_ms": [2.0, 2.5, 3.0]}
+        return {"speedup": speedup, "speedup_low": speedup - 0.1, "speedup_high": speedup + 0.1, **times}
+
+    sizes = {"macs_before": 200, "macs_after": 100}
+    found = row("pruning_speed", "swin_t", {**sizes, "tflite-fp32": kind(1.7), "tflite-int8": kind(1.5)})
+    Store("pruning_speed", tmp_path).save(found)
+    page = report.render(tmp_path)
+    assert "1 of 2 files are faster by at least 0.8 of the reduction" in page
+    assert "| swin_t | tflite-fp32 | 2.00 | 1.70 | 1.60 to 1.80 | 0.85 | 4.00 | 2.50 |  |" in page
+    assert "| swin_t | tflite-int8 | 2.00 | 1.50 | 1.40 to 1.60 | 0.75 | 4.00 | 2.50 |  |" in page
+
+
 def test_the_tables_of_pruning_say_what_was_lost_and_what_failed(tmp_path: Path) -> None:
     judged = {"images": 1000, "top1_before": 0.9, "top1_after": 0.885, "agreement": 0.95}
     sizes = {"macs_before": 200, "macs_after": 100, "parameters_before": 80, "parameters_after": 60}
-    pruned = row("pruning", "resnet56_2x", {"judged": judged, "wall_seconds": 90.0, **sizes}, busy=1.0)
+    pruned = row(
+        "pruning", "resnet56_2x", {"judged": judged, "pruning_seconds": 60.0, "wall_seconds": 90.0, **sizes}, busy=1.0
+    )
     pruned.settings["score"] = "error"
-    whole = {"seconds": {"capture": 2.0, "prune": 1.0}, "groups": 7, "frozen": 1, "error": 2e-7, "change": 0.5, **sizes}
+    macs = {"macs_before": 200, "macs_after": 98}
+    peer = row("pruning", "resnet56_2x_tp", {"judged": judged, "wall_seconds": 9.0, "cpu_seconds": 12.0, **macs})
+    peer.settings["score"] = "Torch-Pruning, taylor"
+    took = {"capture": 2.0, "prune": 1.0}
+    whole = {"seconds": took, "cpu_seconds": took, "groups": 7, "frozen": 1, "error": 2e-7, "change": 0.5, **sizes}
+    fails = {"failure": {"what": "it crashed", "why": "a shape is invalid", "fix": "run it by hand"}}
+    answers = {"failure": None, "seconds": 8.25, **macs}
     crashed = Failure(what="pruning is not exact", why="scores differ by 1.0e+00", fix="report it")
     for one in (
         pruned,
-        row("pruning_zoo", "swin_t", whole),
+        peer,
+        row("pruning_zoo", "swin_t", whole | {"torch_pruning": answers}),
+        row("pruning_zoo", "resnet18", whole | {"torch_pruning": fails}),
         row("pruning_zoo", "vgg11", {**whole, "error": 1.0}, crashed),
     ):
         Store(one.benchmark, tmp_path).save(one)
     page = report.render(tmp_path)
-    line = "| resnet56_2x, error | 1,000 | 90.00 % | 88.50 % | 1.50 | 95.00 % | 50.0 % | 75.0 % | 90 | busy |"
+    line = "| resnet56_2x, error | 1,000 | 90.00 % | 88.50 % | 1.50 | 95.00 % | 50.0 % | 75.0 % | 60 | 90 | – | busy |"
     assert line in page
-    assert "1 of 2 architectures can be pruned by 30 %" in page
-    assert "| swin_t | 50.0 % | 7 | 1 | 2e-07 | 5e-01 | – | 2.0 | 1.0 |  |" in page
+    assert "| resnet56_2x_tp, Torch-Pruning, taylor | 1,000 |" in page and "| 49.0 % | – | – | 9 | 12 |  |" in page
+    assert "2 of 3 architectures can be pruned by 30 %" in page
+    assert "| swin_t | 50.0 % | 7 | 1 | 2e-07 | 5e-01 | – | 2.0 | 1.0 | 3.0 | 8.2 s, 49.0 % |  |" in page
+    assert "| fails: a shape is invalid |" in page
+    assert "Torch-Pruning, asked for 2 of them with 100 s each, gives a model that answers for 1;" in page
     assert "**vgg11**: pruning is not exact" in page

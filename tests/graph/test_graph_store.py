@@ -40,6 +40,19 @@ def test_a_loaded_graph_can_be_captured_again(graph: fx.GraphModule) -> None:
     torch.testing.assert_close(answer(again, images()[0]), answer(graph, images()[0]))
 
 
+def test_a_slice_to_the_end_comes_back() -> None:
+    """PyTorch writes its end as the largest 64-bit number; so do the shortcuts of CIFAR-10's residual networks."""
+
+    class EverySecond(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, ::2, 1:].mean((2, 3))
+
+    whole = capture(EverySecond(), (1, 3, 8, 8))
+    data, tensors = store.dump(whole)
+    image = torch.randn(1, 3, 8, 8)
+    assert torch.equal(store.load(data, tensors)(image), whole(image))
+
+
 def test_weights_that_share_memory_are_written_twice() -> None:
     linear = nn.Linear(3, 3)
     module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear, nn.ReLU(), linear)

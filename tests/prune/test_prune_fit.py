@@ -10,14 +10,17 @@ import torch
 from prune_nets import SHAPE, graph
 from torch import Tensor, nn
 
-from shrink.graph.batch import batched
+from shrink.graph.batch import Walk, batched
 from shrink.graph.capture import capture
 from shrink.prune.budget import Budget
+from shrink.prune.choose import Candidates, Choice
 from shrink.prune.cost import macs, parameters
+from shrink.prune.fit import twins
 from shrink.prune.groups import find_groups
-from shrink.prune.imitate import imitate, mixed
+from shrink.prune.imitate import Lesson, closer, imitate, questions
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import Moments, flat_weight, moments
+from shrink.prune.ranking import Ranked
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
 from shrink.prune.surgeon import curves, remove_in_order
@@ -27,7 +30,7 @@ def pictures(count: int = 32, seed: int = 3) -> Tensor:
     return torch.randn(count, *SHAPE[1:], generator=torch.Generator().manual_seed(seed))
 
 
-def twins() -> nn.Module:
+def doubled() -> nn.Module:
     """Six channels in pairs: each of the last three is a multiple of one of the first three."""
     torch.manual_seed(0)
     first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
@@ -80,7 +83,7 @@ def test_what_few_rows_do_not_show_is_not_free() -> None:
 
 
 def test_channels_that_say_the_same_go_for_nothing() -> None:
-    whole = capture(twins().requires_grad_(False), SHAPE)
+    whole = capture(doubled().requires_grad_(False), SHAPE)
     coupling = find_groups(whole)
     gathered = moments(whole, [pictures()], per_image=256)
     found = curves(whole, coupling, gathered)
@@ -95,7 +98,7 @@ def test_channels_that_say_the_same_go_for_nothing() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = float((batched(small)(test) - wanted).abs().max())
-    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
     assert float((batched(small)(test) - wanted).abs().max()) < 0.01 * cut
 
 
@@ -108,7 +111,7 @@ def test_repair_of_a_residual_block_answers_more_like_the_whole() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = (batched(small)(test) - wanted).square().mean()
-    repair(whole, small, coupling, dead, pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
     assert (batched(small)(test) - wanted).square().mean() < 0.5 * cut
 
 
@@ -122,17 +125,57 @@ def test_imitation_brings_the_answers_nearer() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test).softmax(1)
     cut = (batched(small)(test).softmax(1) - wanted).square().mean()
-    imitate(whole, small, pictures(), steps=20, batch=64, rate=1e-3, rng=np.random.default_rng(0))
+    imitate(whole, small, pictures(), Lesson(20, 64, 1e-3), rng=np.random.default_rng(0))
     assert (batched(small)(test).softmax(1) - wanted).square().mean() < 0.5 * cut
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert not any(parameter.requires_grad for parameter in small.parameters())
 
 
-def test_half_of_a_mixed_batch_is_unmixed() -> None:
+def test_half_of_the_questions_are_images_or_their_mirror_images() -> None:
     images = pictures(5)
-    batch = mixed(images, 64, np.random.default_rng(0))
-    whole = [any(torch.equal(image, picture) for picture in images) for image in batch]
-    assert all(whole[: len(whole) // 2]) and not all(whole)
+    batch = questions(images, 64, np.random.default_rng(0))
+    plain = [any(torch.equal(image, picture) for picture in images) for image in batch]
+    mirrored = [any(torch.equal(image.flip(-1), picture) for picture in images) for image in batch]
+    either = [a or b for a, b in zip(plain, mirrored, strict=True)]
+    assert all(either[:32]) and not any(either[32:]) and 5 < sum(plain) < 27
+
+
+def test_a_closer_cut_is_part_of_the_image() -> None:
+    """On an image whose value is the column, a cut of it rises evenly, less steeply, and within its range."""
+    ramp = torch.arange(16.0).expand(8, 3, 16, 16)
+    cut = closer(ramp, np.random.default_rng(0))
+    assert cut.shape == ramp.shape and float(cut.min()) >= 0 and float(cut.max()) <= 15
+    slopes = cut[..., 2:-2].diff(dim=-1)
+    assert float(slopes.min()) > 0.69 and float(slopes.max()) < 1.001
+    torch.testing.assert_close(slopes, slopes[..., :1].expand_as(slopes), atol=1e-3, rtol=0)
+
+
+def test_the_twin_of_a_sum_is_what_is_left_of_it() -> None:
+    whole = graph("residual")
+    coupling = find_groups(whole)
+    dead = np.zeros(coupling.units, bool)
+    dead[next(g for g in coupling.groups if g.name == "0").units[:2]] = True
+    (twin,) = twins(Ranked(whole, coupling, Candidates({}), ()), Choice(dead, (), 0), remove(whole, coupling, dead))
+    assert {axis: left.tolist() for axis, left in twin.left.items()} == {1: [2, 3, 4, 5, 6, 7]}
+
+
+def test_imitation_brings_the_sums_nearer_too() -> None:
+    whole = graph("residual")
+    coupling = find_groups(whole)
+    dead = np.zeros(coupling.units, bool)
+    dead[next(g for g in coupling.groups if g.name == "3.layers.0").units[:6]] = True
+    small = remove(whole, coupling, dead)
+    (twin,) = twins(Ranked(whole, coupling, Candidates({}), ()), Choice(dead, (), 0), small)
+
+    def error() -> float:
+        values = []
+        for walk, name in ((Walk(whole, pictures(seed=9)), twin.whole), (Walk(small, pictures(seed=9)), twin.small)):
+            values += [value for call in walk.calls() for value in [walk.step(call)] if call.name == name]
+        return float((values[1] - values[0]).square().mean())
+
+    before = error()
+    imitate(whole, small, pictures(), Lesson(30, 32, 2e-3), twins=[twin], rng=np.random.default_rng(0))
+    assert error() < 0.5 * before
 
 
 @pytest.mark.parametrize("name", ["plain", "residual", "padded_shortcut", "dense", "depthwise", "attention", "mlp"])

@@ -11,7 +11,7 @@ from prune_nets import NETS, SHAPE, graph
 from shrink import prune
 from shrink.errors import RecipeError
 from shrink.graph.capture import capture
-from shrink.prune import scores
+from shrink.prune import fit, scores
 from shrink.prune.choose import step_of
 from shrink.prune.cost import macs, parameters
 from shrink.prune.groups import find_groups
@@ -127,7 +127,8 @@ def test_a_score_that_needs_images_says_so() -> None:
         prune.run(graph("plain"), settings(score="error"), None)
 
 
-def test_fitting_is_told_and_trains_small_models() -> None:
+def test_fitting_is_told_and_trains_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "STEPS", 100)
     pruned = prune.run(graph("residual"), settings(score="error", seed=1), pictures())
     assert [change.split()[0] for change in pruned.changes[:2]] == ["pruned", "refitted"]
-    assert "trained for 200 batches of 64" in pruned.changes[2]
+    assert "trained for 100 batches of 64" in pruned.changes[2]
