@@ -1,9 +1,9 @@
 """A slow-down of 2 % is planted in the runner's preprocessing 100 times; 100 times nothing is. What does the gate say?
 
-A process is started as `shrink bench` starts one, loads the bundle, and has a child for every count; what is compared comes
-from two starts: an A/A pair is the same runner in both, a planted pair has more to do in the second. The plants differ:
-three places (decoding, resizing, the tensor) and three kinds (an interpreted loop, lists made, text made). How much each
-has to do for 2 % is found from two counts of it.
+A process is started as `shrink bench` starts one, loads the bundle, and has a child for every count; what is compared
+comes from two starts: an A/A pair is the same runner in both, a planted pair has more to do in the second. The plants
+differ: three places (decoding, resizing, the tensor) and three kinds (an interpreted loop, lists made, text made). How
+much each has to do for 2 % is found from two counts of it.
 """
 
 from __future__ import annotations
