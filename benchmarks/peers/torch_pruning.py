@@ -7,7 +7,6 @@ attention is told its heads, and is told its new width afterwards.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Iterator
@@ -34,12 +33,12 @@ def main() -> None:
 
     import torch
 
-    module, shape = _load(asked)
+    shape = _load(asked)[1]
     start, found = time.monotonic(), None
     low, high = 0.0, 1 - asked.left
     for _ in range(TRIES if asked.judge else 1):  # the largest model that is small enough
         share = 1 - asked.left**0.5 if found is None else (low + high) / 2
-        small, macs = _pruned(module, torch.zeros(shape), share, asked)
+        small, macs = _pruned(torch.zeros(shape), share, asked)
         fits = macs[1] <= asked.left * macs[0]
         low, high = (low, share) if fits else (share, high)
         found = (small, macs, share) if fits or found is None else found
@@ -54,7 +53,7 @@ def main() -> None:
         "outputs": list(scores.shape),
     }
     if asked.judge:
-        result["judged"] = _judged(module, small, asked.judge)
+        result["judged"] = _judged(_load(asked)[0], small, asked.judge)
     asked.out.write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -66,12 +65,12 @@ def _load(asked: argparse.Namespace) -> tuple[Any, tuple[int, ...]]:
     return model.module.eval().requires_grad_(True), model.input_shape
 
 
-def _pruned(module: Any, example: Any, share: float, asked: argparse.Namespace) -> tuple[Any, tuple[float, float]]:
-    """A smaller copy, and its multiply-accumulates before and after."""
+def _pruned(example: Any, share: float, asked: argparse.Namespace) -> tuple[Any, tuple[float, float]]:
+    """A smaller model, and its multiply-accumulates before and after."""
     import torch_pruning as tp  # type: ignore[import-not-found,unused-ignore]
 
-    small = copy.deepcopy(module)
-    classes = module(example).shape[1]
+    small = _load(asked)[0]  # anew: a module that holds computed tensors cannot be copied
+    classes = small(example).shape[1]
     last = [m for m in small.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == classes]
     fused = list(_fused(small))
     pruner = tp.pruner.BasePruner(

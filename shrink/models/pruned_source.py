@@ -35,6 +35,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     labels: tuple[str, ...] | None
     graph_sha256: str
     weights_sha256: str
+    about_sha256: str = ""  # of all the other fields
     plan: dict[str, Any]  # what was pruned, for people
     changes: tuple[str, ...]
     judged: dict[str, float]  # top-1 before and after, agreement, and on how many images
@@ -45,6 +46,7 @@ def write(folder: Path, graph: bytes, weights: bytes, about: About) -> None:
     """Put the three files into a directory."""
     digests = {"graph_sha256": sha256(graph), "weights_sha256": sha256(weights)}
     complete = msgspec.structs.replace(about, **digests)
+    complete = msgspec.structs.replace(complete, about_sha256=_own_sha256(complete))
     (folder / GRAPH).write_bytes(graph)
     (folder / WEIGHTS).write_bytes(weights)
     (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(complete)) + b"\n")
@@ -65,6 +67,8 @@ def pruned(spec: Spec) -> Built:
     if about.format != FORMAT:
         why = f"it has format {about.format}, and this version reads {FORMAT}"
         raise ModelError(f"{spec.text} cannot be read", why, "use the version of shrink that wrote it")
+    if about.about_sha256 != _own_sha256(about):
+        raise ModelError(f"{spec.text} is damaged", f"{ABOUT} is not as it was written", AGAIN)
     for name, wanted in ((GRAPH, about.graph_sha256), (WEIGHTS, about.weights_sha256)):
         if sha256(data[name]) != wanted:
             raise ModelError(f"{spec.text} is damaged", f"{name} is not the file that was written with it", AGAIN)
@@ -78,6 +82,11 @@ AGAIN = "copy the directory again, or make the model anew"
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _own_sha256(about: About) -> str:
+    read = msgspec.json.decode(msgspec.json.encode(about), type=About)  # as a reader has it: 1 may be 1.0
+    return sha256(msgspec.json.encode(msgspec.structs.replace(read, about_sha256="")))
 
 
 def _read(folder: Path, name: str) -> bytes:
