@@ -26,6 +26,7 @@ from device_runner.spool import Alert, Spool
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
 MAX_WAITING = 64  # decisions between the loop and the disk
+LAST_S = 2.0  # for alerts that wait at the end; a stop takes five seconds at most
 
 Publish = Callable[[str, bytes, int, float], bool]
 """topic, payload, QoS, seconds -> whether it was sent (QoS 0) or acknowledged (QoS 1) in that time."""
@@ -63,6 +64,7 @@ class Delivery:
         self._news = threading.Event()  # there is an alert
         self._again = threading.Event()  # what failed may work now
         self._closing = threading.Event()
+        self._ended = threading.Event()  # nothing more is begun
         self._threads = [
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
             for work in (self._recorder, self._unlocker, self._alerter)
@@ -114,20 +116,20 @@ class Delivery:
         pause_s: dict[str, float] = {}  # action -> pause after its last failure
         while not self._closing.is_set():
             self._news.clear()
-            failed = self._deliver_all()
+            failed = self._deliver_all(set())
             pause_s = {name: min(pause_s.get(name, self._retry_first_s / 2) * 2, RETRY_MAX_S) for name in failed}
             if pause_s:
                 self._again.wait(min(pause_s.values()))  # news do not shorten the pause; `wake` does
                 self._again.clear()
             else:
                 self._news.wait()
+        self._deliver_all(set(pause_s))  # what was decided last; what has failed waits for the next start
 
-    def _deliver_all(self) -> set[str]:
+    def _deliver_all(self, failed: set[str]) -> set[str]:
         """Every waiting alert in order; the names of actions that failed, whose later alerts wait behind."""
-        failed: set[str] = set()
         for number in self.spool.waiting() if self.spool else ():
             alert = self.spool.read(number) if self.spool else None
-            if alert is None or alert.action in failed or self._closing.is_set():
+            if alert is None or alert.action in failed or self._ended.is_set():
                 continue
             action = self._actions.get(alert.action)
             if action is None or self._do(alert, action, 1, action.timeout_s):
@@ -152,13 +154,15 @@ class Delivery:
         self._again.set()
 
     def close(self) -> None:
-        """Write what was decided, stop; alerts stay in the spool for the next start."""
+        """Write and tell what was decided, stop; alerts that cannot be told stay in the spool for the next start."""
         self._records.put(None)
         self._threads[0].join(5)
         self._closing.set()
         self._news.set()
         self._again.set()
         self._unlocks.put(None)
+        self._threads[-1].join(LAST_S)
+        self._ended.set()
         for thread in self._threads[1:]:
             thread.join(5)
 

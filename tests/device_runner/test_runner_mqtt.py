@@ -148,6 +148,39 @@ def test_a_broker_that_hangs_passes_no_unlock_on_when_it_wakes_up(tmp_path: Path
     bus.close()
 
 
+def test_what_was_decided_last_is_told_before_the_end(tmp_path: Path):
+    """Not left for the next start: a runner that has answered a folder of images may never be started again."""
+    told: list[str] = []
+
+    def send(topic: str, body: bytes, qos: int, seconds: float) -> bool:
+        told.append(json.loads(body)["id"])
+        return True
+
+    wanted = []
+    for number in range(40):
+        done = Delivery(config(tmp_path / str(number), Mqtt(host="x")), Audit(None, 1 << 20), send)
+        wanted.append(fire(number, "tell"))
+        done.conclude(wanted[-1])
+        done.close()
+        assert done.counts.alerts_delivered == 1 and done.spool is not None and not done.spool.waiting()
+    assert told == [record.id for record in wanted]
+
+
+def test_the_end_does_not_wait_for_an_action_that_has_failed(tmp_path: Path):
+    tries: list[int] = []
+
+    def fail(topic: str, body: bytes, qos: int, seconds: float) -> bool:
+        tries.append(json.loads(body)["seq"])
+        return False
+
+    done = Delivery(config(tmp_path, Mqtt(host="x")), Audit(None, 1 << 20), fail, retry_first_s=60.0)
+    done.conclude(fire(1, "tell"))
+    wait_until(lambda: done.counts.alerts_retried == 1)
+    done.conclude(fire(2, "tell"))
+    done.close()
+    assert tries == [1] and done.spool is not None and len(done.spool.waiting()) == 2
+
+
 def test_alerts_wait_on_the_disk_for_the_next_start(tmp_path: Path):
     settings = config(tmp_path, Mqtt(host="x"))
     sent: list[bytes] = []
