@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from device_runner import preprocess
 from device_runner.bundle import Bundle
 from device_runner.contract import GOLDEN_NAME
-from device_runner.engines.base import Engine
+from device_runner.engines.base import FIX, Engine
 from device_runner.errors import BundleError, SelfTestError
 from device_runner.golden import Golden, digest, read_golden
 from device_runner.manifest import Manifest
@@ -23,7 +23,6 @@ from device_runner.postprocess import probabilities, scores
 MAX_PIXEL_DIFFERENCE = 1  # of 255: JPEG decoders may round differently
 TOLERANCE_QUANTIZED = 0.02  # of the golden outputs' range
 TOLERANCE_FLOAT = 0.001
-FIX = "export the bundle again, or choose another engine"
 
 
 class OtherOutputError(SelfTestError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runner.engines.base import failed, refused
+from device_runner.engines.base import FIX, failed, refused
 
 
 class TFLiteEngine:
@@ -16,7 +16,7 @@ class TFLiteEngine:
 
     name: str
     version: str
-    fix = "export the bundle again, or choose another engine"  # of a model that it refuses
+    fix = FIX  # of a model that it refuses
 
     def __init__(self, interpreter: Callable[..., Any], model: bytes, threads: int) -> None:
         self._model = model  # the interpreter reads these bytes for as long as it lives

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from device_runner.errors import EngineError
 
+FIX = "export the bundle again, or choose another engine"  # of a model that an engine refuses, or answers wrongly
+
 
 class Engine(Protocol):
     """A loaded model: one input tensor in, one output tensor out. Made by `open_engine`."""
@@ -32,7 +34,7 @@ class Engine(Protocol):
         ...
 
 
-def refused(name: str, why: object, fix: str = "export the bundle again, or choose another engine") -> EngineError:
+def refused(name: str, why: object, fix: str = FIX) -> EngineError:
     """The runtime will not load the model."""
     return EngineError(f"{name} refused the model", _one_line(why), fix)
 

@@ -79,14 +79,14 @@ def costs_at_the_answers(
         images: (N, C, H, W), run at once.
     """
     walk = Walk(graph_module, images)
-    nodes = {node.name: node for node in walk.calls()}
     calls, done = walk.calls(), 0
+    places = {node.name: place for place, node in enumerate(calls)}
     answers: dict[Block, Tensor] = {}
     for block in track(list(blocks)):
-        at = calls.index(nodes[block.total])
+        at = places[block.total]
         for node in calls[done:at]:
             walk.step(node)
-        done, last = at, nodes[block.last]
+        done, last = at, calls[places[block.last]]
         trial = walk.fork({})
         trial.values[last] = _mean(last, walk.values[last], graph_module, block)
         answers[block] = rest(trial, calls[done:])
