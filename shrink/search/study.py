@@ -22,7 +22,7 @@ from shrink.search import journal
 from shrink.search.goal import Figures
 from shrink.search.points import Point
 from shrink.search.result import Result, values
-from shrink.search.trials import Entry, Head, distributions, entries_of, params_of, point_of
+from shrink.search.trials import Entry, Head, distributions, entries_of, params_of, point_of, unnamed
 
 NAME = "shrink"
 RANDOM_FIRST = 8  # trials before the sampler learns from them
@@ -84,17 +84,34 @@ class Study:
 
     def next(self) -> tuple[int, Point] | None:
         """A point that no worker has tried: proposed, or drawn from those that are left; None if none is."""
-        known = {entry.point for entry in self.entries() if entry.state not in ("waiting", "failed")}
         for _ in range(REPEATS):
-            number, point = self._ask()
-            if point not in known:
-                return number, point
-            self._end(number, TrialState.FAIL, {"repeats": True})
-        left = [point for point in self.head.space.every() if point not in known]
-        if not left:
-            return None
-        self._study.enqueue_trial(params_of(left[self._seed % len(left)], self.head.space))
-        return self._ask()
+            if proposed := self._propose():
+                return proposed
+        while left := [point for point in self.head.space.every() if point not in self._taken()]:
+            self._study.enqueue_trial(params_of(left[self._seed % len(left)], self.head.space))
+            if proposed := self._propose():
+                return proposed
+        return None
+
+    def _propose(self) -> tuple[int, Point] | None:
+        """A trial and its point; None if a trial before it has the same.
+
+        Another worker may have drawn that point in the same moment: the later trial gives way, and so waits until those
+        before it have theirs (as in Lamport's bakery, 1974).
+        """
+        number, point = self._ask()
+        while unnamed(self._study, before=number):
+            time.sleep(self.lease.beat / 100)
+            self.end_stale()
+        if point not in self._taken(before=number):
+            return number, point
+        self._end(number, TrialState.FAIL, {"repeats": True})
+        return None
+
+    def _taken(self, before: int | None = None) -> set[Point]:
+        """Points that were tried or are being tried, by all trials or those before one."""
+        tried = (entry for entry in self.entries() if entry.state not in ("waiting", "failed"))
+        return {entry.point for entry in tried if before is None or entry.number < before}
 
     def done(self, number: int, result: Result, seconds: float) -> None:
         """Write down what a trial found."""

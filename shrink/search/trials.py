@@ -46,14 +46,23 @@ STATES = {
 }
 
 
+WHOLE = len(Point.__struct_fields__)
+"""Parameters of a trial; it has fewer while its worker is within the proposal."""
+
+
+def unnamed(study: optuna.Study, before: int) -> bool:
+    """Whether a worker is still within the proposal of a trial before that one."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(trial.number < before and len(trial.params) < WHOLE for trial in trials)
+
+
 def entries_of(study: optuna.Study) -> list[Entry]:
     """All trials that began, but for proposals of points that were known.
 
     Raises:
         DataError: a trial is not as a search writes it.
     """
-    whole = len(Point.__struct_fields__)  # another worker may be half way through its proposal
-    trials = (trial for trial in study.get_trials(deepcopy=False) if len(trial.params) == whole)
+    trials = (trial for trial in study.get_trials(deepcopy=False) if len(trial.params) == WHOLE)
     try:
         return [_entry(trial) for trial in trials if not trial.user_attrs.get("repeats")]
     except (msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
