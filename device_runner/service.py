@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from types import FrameType
 
 import msgspec
 
-from device_runner import check
+from device_runner import check, heap
 from device_runner.audit import Audit
 from device_runner.bundle import open_bundle
 from device_runner.bus import Bus
@@ -187,7 +186,7 @@ def serve(read: Callable[[], Config], out: int, log: Log, wishes: Wishes, notifi
         if not wishes.reload or wishes.stop:
             return code
         del service
-        gc.collect()  # its parts refer to each other, and its bundle may have tens of megabytes: not whenever it suits
+        heap.give_back()  # its parts refer to each other, and its bundle may have tens of megabytes
         wishes.reload, before = False, config
         config = reread(read, config, log)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-from device_runner import check
+from device_runner import check, heap
 from device_runner.bundle import Bundle, open_bundle
 from device_runner.clock import SECOND, monotonic_ns
 from device_runner.config.parts import Config
@@ -57,6 +57,7 @@ class Swap:
         self._loading: Loading | None = None
         self._refused: str | None = None  # a current bundle that could not be loaded; not tried again
         self._next_ns = 0
+        self._has_gone = False  # a bundle of which some memory may be left
         self.swaps = self.rollbacks = 0
 
     def offer(self, decision: Decision, label: str) -> None:
@@ -74,6 +75,9 @@ class Swap:
         if now < self._next_ns:
             return
         self._next_ns = now + int(POLL_S * SECOND)
+        if self._has_gone:
+            self._has_gone = False
+            heap.give_back()
         try:
             self._follow()
         except Problem as problem:
@@ -162,12 +166,14 @@ class Swap:
         else:
             self._loop.use(worker, bundle.manifest.labels)
         old.close()
+        self._has_gone = True
         self.swaps += 1
 
     def _end_shadow(self) -> None:
         if self.shadow:
             self.shadow.close()
             self.shadow = None
+            self._has_gone = True
 
     def close(self) -> None:
         """End what runs beside the loop; a trial goes on at the next start."""

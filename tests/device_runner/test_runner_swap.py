@@ -169,3 +169,29 @@ def test_a_trial_that_is_ended_while_it_loads_ends_at_once(bundle_path: Path):
     start = time.monotonic()
     shadow.close()
     assert time.monotonic() - start < 3 and shadow.outcome == "it was ended"
+
+
+HOLES = """
+from pathlib import Path
+from device_runner.heap import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+bytes(8_000_000)  # from here on, blocks of up to this size are taken from the heap
+models, pins = [], []
+for _ in range(100):
+    models.append(bytearray(400_000))
+    pins.append(bytearray(2_000))
+full = resident()
+models.clear()
+freed = resident()
+give_back()
+print(full - freed, freed - resident())
+"""
+
+
+def test_memory_between_what_is_still_held_goes_back_to_the_system():
+    ended = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    without, more = map(int, ended.stdout.split())
+    assert without < 4_000_000 < 36_000_000 < more
