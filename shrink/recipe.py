@@ -43,6 +43,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "tune.qat_rate": ("the highest learning rate of these, above 0", "qat_rate = 1e-4"),
     "tune.loss": ("kl, dist or mse", 'loss = "kl"'),
     "tune.temperature": ("a number above 0 that softens the classes", "temperature = 2.0"),
+    "tune.match": ("the weight of the relations between tokens, 0 to 1000", "match = 10.0"),
     "tune.labels": ("the share of the loss that looks at labels, 0 to 1", "labels = 0.3"),
     "tune.balance": ("true or false", "balance = true"),
     "tune.augment": ("a list of crop, flip, color and mix", 'augment = ["crop", "flip"]'),
@@ -75,6 +76,7 @@ TUNE_RANGES: Mapping[str, tuple[float, float]] = {
     "qat": (0, 10_000),
     "qat_rate": (1e-9, 1e3),
     "temperature": (1e-3, 1e3),
+    "match": (0, 1000),
     "labels": (0, 1),
     "views": (1, 10_000),
     "batch": (8, 2**20),
@@ -96,6 +98,7 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
     qat_rate: float = 1e-4
     loss: Literal["kl", "dist", "mse"] = "kl"
     temperature: float = 2.0
+    match: float = 0.0  # weight of the relations between tokens, as the model before pruning has them
     labels: float = 0.0  # share of the loss that looks at labels
     balance: bool = False  # every class drawn equally often and worth as much
     augment: tuple[Literal["crop", "flip", "color", "mix"], ...] = ("crop", "flip", "color", "mix")
@@ -116,6 +119,13 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
         if self.teacher_checkpoint is not None and self.teacher is None:
             why = "it holds the weights of a teacher"
             raise RecipeError("tune.teacher_checkpoint is given, and no teacher", why, 'add teacher = "timm:resnet50"')
+        idle = {
+            "tune.epochs is 0, and training with rounding looks at the answers alone": self.epochs == 0,
+            "tune.labels is 1, so no teacher is asked": self.labels == 1,
+        }
+        for why, holds in idle.items():
+            if self.match and holds:
+                raise RecipeError("tune.match is given, and no tokens would be matched", why, "leave match out")
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True):

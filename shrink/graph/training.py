@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from shrink.graph.batch import batched
+from shrink.graph.batch import batched, batched_parts
 from shrink.graph.edit import copied
+from shrink.graph.tokens import telling
 
 
 class Network(nn.Module):
@@ -23,11 +24,16 @@ class Network(nn.Module):
         self.graph_module = copied(graph_module) if own else graph_module
         if own:
             make_parameters(self.graph_module)
-        self._run = batched(self.graph_module)
+        scores_only = isinstance(self.graph_module.graph.output_node().args[0], fx.Node)
+        self._run = (batched if scores_only else batched_parts)(self.graph_module)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores of normalized images."""
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Scores of normalized images; of a `telling` network also the values, (N, ...) each."""
         return self._run(images)
+
+    def telling(self, names: tuple[str, ...]) -> Network:
+        """Another network over the same weights that gives the values of these nodes, too."""
+        return Network(telling(self.graph_module, names), own=False)
 
     def finished(self) -> fx.GraphModule:
         """The graph with the weights as they are now, frozen: this very one."""

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from shrink.graph.batch import batched_parts
-from shrink.graph.edit import copied
+from shrink.graph.tokens import telling
 from shrink.graph.training import make_parameters
 
 WARMUP = 0.1  # share of the steps in which the rate rises
@@ -66,8 +66,8 @@ def imitate(
     weights = make_parameters(small)
     optimizer = torch.optim.Adam(weights, lr=lesson.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, lesson.steps))
-    teacher = batched_parts(_telling(whole, [twin.whole for twin in twins]))
-    student = batched_parts(_telling(small, [twin.small for twin in twins]))
+    teacher = batched_parts(telling(whole, tuple(twin.whole for twin in twins)))
+    student = batched_parts(telling(small, tuple(twin.small for twin in twins)))
     for _ in track(iter(range(lesson.steps))):
         x = questions(images, lesson.batch, rng)
         with torch.no_grad():
@@ -103,16 +103,6 @@ def closer(images: Tensor, rng: np.random.Generator) -> Tensor:
     frames[:, [0, 1], [0, 1]], frames[:, :, 2] = size, place
     grid = functional.affine_grid(torch.from_numpy(frames), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
-
-def _telling(graph_module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
-    """A graph over the same weights that gives its answers and these values."""
-    told = copied(graph_module)
-    nodes = {node.name: node for node in told.graph.nodes}
-    output = told.graph.output_node()
-    output.args = ((output.args[0], *(nodes[name] for name in names)),)
-    told.recompile()
-    return told
 
 
 def _left(value: Tensor, twin: Twin) -> Tensor:

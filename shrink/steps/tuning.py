@@ -21,6 +21,7 @@ from shrink.data.stream import SkipLog, stream
 from shrink.errors import RecipeError
 from shrink.graph import store
 from shrink.graph.batch import batched
+from shrink.graph.tokens import shared_tokens
 from shrink.graph.training import Network
 from shrink.models.pruned_source import DIGEST
 from shrink.progress import Stage
@@ -30,6 +31,7 @@ from shrink.steps.loading import NEW_HEAD, Job
 from shrink.steps.teaching import Lesson, fresh_head, settings
 from shrink.steps.threads import threads_per_op, workers
 from shrink.tune.checkpoints import Checkpoints
+from shrink.tune.teacher import Teacher
 from shrink.verify.statistics import paired_interval, proportion_interval
 
 BATCH = 32
@@ -133,13 +135,28 @@ def train(
     asked, where = job.recipe.tune, lesson.where
     assert asked is not None
     student = Network(small)
+    learning, teacher = (student, lesson.teacher) if asked.match == 0 else matched(student, lesson.teacher)
     training = tune.Training(
-        student, lesson.teacher, lesson.data, lesson.held_out, settings(asked, job.recipe.seed), where,
+        learning, teacher, lesson.data, lesson.held_out, settings(asked, job.recipe.seed), where,
         checkpoints, identity(job, asked, small, lesson),
     )  # fmt: skip
     with threads_per_op(max(1, workers() // where.num_processes)):
         fitted = training.run(resume=resume, track=stage.track)
     return Tuned(student.to("cpu").finished(), fitted, tuple(_changes(asked, lesson, fitted)), lesson.images)
+
+
+def matched(student: Network, teacher: Teacher | None) -> tuple[Network, Teacher]:
+    """Both, over the same weights, so that they also give the tokens that both compute.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    known = teacher.network if teacher is not None and isinstance(teacher.network, Network) else None
+    names = () if known is None else shared_tokens(known.graph_module, student.graph_module)
+    if known is None or not names:
+        why = "no layer norm of the model reads tokens" if known is not None else "another model teaches, or none"
+        raise RecipeError("there are no tokens to match", why, "leave tune.match out")
+    return student.telling(names), Teacher(known.telling(names))
 
 
 def identity(job: Job, asked: Tune, small: fx.GraphModule, lesson: Lesson) -> str:

@@ -23,7 +23,7 @@ from shrink.tune.checkpoints import Checkpoints, Standing
 from shrink.tune.feed import Feed, Part, held_out
 from shrink.tune.losses import objective
 from shrink.tune.settings import Settings
-from shrink.tune.teacher import Teacher
+from shrink.tune.teacher import Answers, Teacher, parts
 from shrink.tune.views import Data
 
 LOOK = 16  # steps between two looks at the loss: each makes a GPU wait
@@ -56,7 +56,7 @@ class Training:
     """A student, what it learns from, and what has been learnt.
 
     Attributes:
-        student: trained in place.
+        student: trained in place; gives scores, and perhaps then the tokens that are matched with the teacher's.
         teacher: None: only labels count.
         data: what is trained on.
         held_out: other images, which choose the best epoch.
@@ -147,14 +147,15 @@ class Training:
         optimizer.zero_grad()
         return torch.stack(losses).mean()
 
-    def _loss(self, network: Callable[[Tensor], Tensor], part: Part, weights: Tensor | None = None) -> Tensor:
+    def _loss(self, network: Callable[[Tensor], Answers], part: Part, weights: Tensor | None = None) -> Tensor:
         images, shares = part.images.to(self.accelerator.device), part.shares.to(self.accelerator.device)
         with self.accelerator.autocast():
-            scores = network(images)
-            wanted = None if self.teacher is None else self.teacher.scores(part.view, part.place, images)
-        return objective(scores.float(), wanted, shares, self.settings, weights)
+            scores, *mine = parts(network(images))
+            wanted, *theirs = (None,) if self.teacher is None else self.teacher.answers(part.view, part.place, images)
+        tokens = [(a.float(), b) for a, b in zip(mine, theirs, strict=False)]  # none of a student that sees nothing
+        return objective(scores.float(), wanted, shares, self.settings, weights, tokens)
 
-    def _held_out(self, network: Callable[[Tensor], Tensor]) -> float:
+    def _held_out(self, network: Callable[[Tensor], Answers]) -> float:
         """The mean loss on the held-out images."""
         weights = self.held_out.class_weights(self.accelerator.device) if self.settings.balance else None
         losses, sizes = [], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 from torch.nn import functional
@@ -50,8 +50,26 @@ LOSSES: Mapping[Loss, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
+def token_relations(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the cosines between the tokens of an image, every pair of them.
+
+    The part within an image of Hao et al., "Learning efficient vision transformers via fine-grained manifold
+    distillation", NeurIPS 2022. Cosines say nothing of the number of features, so a narrower student can be told them.
+
+    Args:
+        student, teacher: (N, ..., T, C); C may differ.
+    """
+    mine, theirs = (functional.normalize(x, dim=-1) for x in (student, teacher))
+    return functional.mse_loss(mine @ mine.mT, theirs @ theirs.mT)
+
+
 def objective(
-    student: Tensor, teacher: Tensor | None, shares: Tensor, settings: Settings, weights: Tensor | None
+    student: Tensor,
+    teacher: Tensor | None,
+    shares: Tensor,
+    settings: Settings,
+    weights: Tensor | None,
+    tokens: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """What a training makes small.
 
@@ -60,6 +78,7 @@ def objective(
         teacher: scores of the same images; None: only labels count.
         shares: of the classes, (N, classes), rows sum to 1: mixed images belong to two of them.
         weights: (classes,), what a label of each class is worth; None: all the same.
+        tokens: of the student and of the teacher, at each place where they are matched.
     """
     share = settings.labels if teacher is not None else 1.0
     total = student.new_zeros(())
@@ -67,6 +86,8 @@ def objective(
         total = total + (1 - share) * LOSSES[settings.loss](student, teacher, settings.temperature)
     if share > 0:
         total = total + share * functional.cross_entropy(student, shares, weight=weights)
+    for mine, theirs in tokens:
+        total = total + settings.match / len(tokens) * token_relations(mine, theirs)
     return total
 
 

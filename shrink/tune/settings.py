@@ -17,6 +17,7 @@ class Settings:
     epochs: int  # passes over the images, > 0
     loss: Loss = "kl"
     temperature: float = 2.0  # > 0; softens the classes of both
+    match: float = 0.0  # weight of the relations between tokens, beside the scores
     labels: float = 0.0  # share of the loss that looks at labels, 0..1; the rest looks at the teacher
     balance: bool = False  # every class drawn equally often and worth as much
     augment: tuple[Augmentation, ...] = ("crop", "flip", "color", "mix")

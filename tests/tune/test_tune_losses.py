@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.special
@@ -9,7 +11,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from shrink.tune.losses import LOSSES, objective
+from shrink.tune.losses import LOSSES, objective, token_relations
 from shrink.tune.settings import Settings
 
 RNG = torch.Generator().manual_seed(0)
@@ -53,6 +55,32 @@ def test_two_classes_teach_too(name: str) -> None:
 def test_a_student_that_answers_as_its_teacher_has_no_loss(name: str) -> None:
     assert float(LOSSES[name](TEACHER, TEACHER, 2.0)) == pytest.approx(0, abs=1e-5)
     assert float(LOSSES[name](STUDENT, TEACHER, 2.0)) > 0.01
+
+
+def test_relations_are_the_cosines_of_all_pairs_of_tokens() -> None:
+    """Hao et al. 2022, the part within an image, by numpy; of a narrower student."""
+    mine, theirs = torch.randn(2, 4, 3, generator=RNG), torch.randn(2, 4, 7, generator=RNG)
+
+    def cosines(x: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+        one = x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=-1, keepdims=True)
+        return np.einsum("nac,nbc->nab", one, one)
+
+    wanted = ((cosines(mine) - cosines(theirs)) ** 2).mean()
+    assert float(token_relations(mine, theirs)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_relations_do_not_see_a_rotation_or_the_size_of_the_tokens() -> None:
+    theirs = torch.randn(2, 4, 5, generator=RNG)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=RNG)).Q
+    assert float(token_relations(3 * theirs @ rotation, theirs)) == pytest.approx(0, abs=1e-9)
+
+
+def test_matched_tokens_add_their_mean_with_its_weight() -> None:
+    pairs = [tuple(torch.randn(6, 4, 5, generator=RNG) for _ in range(2)) for _ in range(3)]
+    how = Settings(epochs=1, match=10.0)
+    found = float(objective(STUDENT, TEACHER, SHARES, how, None, pairs))  # type: ignore[arg-type]
+    wanted = mixed(0.0) + 10 * np.mean([float(token_relations(*pair)) for pair in pairs])
+    assert found == pytest.approx(wanted, rel=1e-5)
 
 
 def mixed(share: float, teacher: Tensor | None = TEACHER) -> float:
