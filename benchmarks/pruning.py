@@ -96,7 +96,7 @@ def measure(asked: Asked, score: str, limit: int, shared: Path, scratch: Path) -
     result: dict[str, Any] = {
         "wall_seconds": ended.seconds,
         "cpu_seconds": ended.cpu_seconds,
-        "pruning_seconds": _stage_seconds(ended.err),
+        "pruning_seconds": stage_seconds(ended.err),
         "peak_mib": ended.peak_mib,
     }
     failure = child.failure(ended, "shrink prune")
@@ -107,10 +107,14 @@ def measure(asked: Asked, score: str, limit: int, shared: Path, scratch: Path) -
     return Measured(result, failure, ended.peak_mib)
 
 
-def _stage_seconds(told: str) -> float | None:
-    """How long pruning itself took, without loading and judging, as the command's progress says."""
-    found = re.search(r"capture and prune graph \.\.\. ([\d.]+) s", told)
-    return None if found is None else float(found[1])
+def stage_seconds(told: str) -> float | None:
+    """How long pruning itself took, without loading and judging, as the command's progress says.
+
+    >>> stage_seconds("capture and prune graph ... 12.5 s"), stage_seconds("capture and prune graph ... 4 min 8 s")
+    (12.5, 248.0)
+    """
+    found = re.search(r"capture and prune graph \.\.\. (?:(\d+) min )?([\d.]+) s", told)
+    return None if found is None else 60 * float(found[1] or 0) + float(found[2])
 
 
 def measure_peer(asked: Asked, criterion: str, limit: int, peer: Peer, scratch: Path) -> Measured:
