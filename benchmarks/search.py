@@ -29,6 +29,7 @@ RECIPE = ROOT / "recipes" / "fashion_cnn.toml"
 GOAL = ("--max-drop", "0.5", "--smaller", "3", "--faster", "2")
 LIMIT_SECONDS = 3600.0
 KILLS = 20
+TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 
 
 def main(
@@ -114,8 +115,11 @@ def measure_kills(kills: int, scratch: Path) -> Measured:
     words = command(out, "--target", "onnx-fp32", "--target", "onnx-fp16", "--prune", "1.05x", "--worker")
     lost = 0
     for _ in range(kills):
+        known, begun = len(_finished(out)), time.monotonic()
         process = subprocess.Popen([*words, "--trials", "1000"], cwd=ROOT, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(12.0, 25.0))
+        while len(_finished(out)) == known and time.monotonic() - begun < TRIAL_SECONDS:
+            time.sleep(0.5)
+        time.sleep(rng.uniform(0.0, 15.0))  # into the next trial
         before = _finished(out)
         process.kill()
         process.wait()
@@ -124,7 +128,7 @@ def measure_kills(kills: int, scratch: Path) -> Measured:
     _, entries, note = read(str(out / "study.journal"))
     running = sum(entry.state == "running" for entry in entries)
     result = {"kills": kills, "finished": len(_finished(out)), "lost": lost, "running": running, "note": note}
-    bad = lost or note or running > kills
+    bad = lost or note or running > kills or len(_finished(out)) < kills
     return Measured(result, Failure(what="a trial was lost", why=str(result), fix="look at the study") if bad else None)
 
 
