@@ -135,7 +135,8 @@ def measure_kills(kills: int, scratch: Path) -> Measured:
 def _finished(out: Path) -> dict[int, bytes]:
     place = out / "study.journal"
     entries = read(str(place))[1] if place.exists() and place.stat().st_size else []
-    return {entry.number: msgspec.json.encode(entry.result) for entry in entries if entry.result}
+    ended = (entry for entry in entries if entry.state in ("done", "given up"))
+    return {entry.number: msgspec.json.encode((entry.state, entry.result)) for entry in ended}
 
 
 ROWS: dict[str, Callable[[int, Path], Measured]] = {
