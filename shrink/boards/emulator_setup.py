@@ -105,7 +105,15 @@ def _check_system() -> None:
         raise BoardError("qemu cannot be set up here", why, f"use Debian 12 ({RELEASE})")
 
 
-def _run(command: Sequence[str], what: str, folder: Path, environment: Mapping[str, str] | None = None) -> str:
+def run(command: Sequence[str], what: str, folder: Path, environment: Mapping[str, str] | None = None) -> str:
+    """What a command prints.
+
+    Args:
+        what: is done, for the error.
+
+    Raises:
+        BoardError: it failed.
+    """
     ran = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False
     )
@@ -116,7 +124,7 @@ def _run(command: Sequence[str], what: str, folder: Path, environment: Mapping[s
     return ran.stdout
 
 
-def _apt(setup: Setup, architecture: str) -> list[str]:
+def apt(setup: Setup, architecture: str) -> list[str]:
     """apt-get with a state of its own, on this system's Debian sources."""
     state = setup.work / f"apt-{architecture}"
     for folder in ("state/lists/partial", "cache/archives/partial"):
@@ -141,22 +149,23 @@ def _apt(setup: Setup, architecture: str) -> list[str]:
 
 
 def _index(setup: Setup) -> None:
-    _run([*_apt(setup, "arm64"), "update"], "reading the package index", setup.work)
+    run([*apt(setup, "arm64"), "update"], "reading the package index", setup.work)
 
 
 def _python(setup: Setup) -> None:
     what = "downloading Python"
-    _run([*_apt(setup, "arm64"), "-y", "--download-only", "install", *DEBIAN], what, setup.work)
-    _unpack(setup.work / "apt-arm64/cache/archives", setup.root, setup.work)
+    run([*apt(setup, "arm64"), "-y", "--download-only", "install", *DEBIAN], what, setup.work)
+    unpack(setup.work / "apt-arm64/cache/archives", setup.root, setup.work)
     for path in UNNEEDED:
         shutil.rmtree(setup.root / path, ignore_errors=True)
     shutil.rmtree(setup.work / "apt-arm64")
 
 
-def _unpack(archives: Path, root: Path, work: Path) -> None:
+def unpack(archives: Path, root: Path, work: Path) -> None:
+    """Put the files of all packages below `root`."""
     root.mkdir(exist_ok=True)
     for archive in sorted(archives.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(archive), str(root)], f"unpacking {archive.name}", work)
+        run(["dpkg-deb", "-x", str(archive), str(root)], f"unpacking {archive.name}", work)
 
 
 def _wheels(setup: Setup) -> None:
@@ -166,7 +175,7 @@ def _wheels(setup: Setup) -> None:
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile",
                "--target", str(setup.site), "--python-version", PYTHON, "--implementation", "cp",
                "--only-binary=:all:", *platforms, *map(_pinned, WHEELS)]  # fmt: skip
-    _run(command, "downloading the runtimes", setup.work)
+    run(command, "downloading the runtimes", setup.work)
     for pattern in UNNEEDED_WHEELS:
         for path in setup.site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -201,12 +210,12 @@ def _emulator(setup: Setup) -> None:
     """The system's own qemu-aarch64 if it can load plugins, else one that is only unpacked."""
     if _usable(shutil.which("qemu-aarch64")):
         return
-    host = _run(["dpkg", "--print-architecture"], "asking for the architecture", setup.work).strip()
-    apt = _apt(setup, host)
-    _run([*apt, "update"], "reading the package index", setup.work)
+    host = run(["dpkg", "--print-architecture"], "asking for the architecture", setup.work).strip()
+    command = apt(setup, host)
+    run([*command, "update"], "reading the package index", setup.work)
     archives = setup.work / f"apt-{host}/cache/archives"
-    _run([*apt, "download", *EMULATOR], "downloading the emulator", archives)
-    _unpack(archives, setup.work / "host", setup.work)
+    run([*command, "download", *EMULATOR], "downloading the emulator", archives)
+    unpack(archives, setup.work / "host", setup.work)
     for unneeded in ("usr/share", "usr/lib/binfmt.d"):
         shutil.rmtree(setup.work / "host" / unneeded, ignore_errors=True)
     for program in (setup.work / "host/usr/bin").iterdir():
@@ -228,7 +237,7 @@ def _plugin(setup: Setup) -> None:
     if compiler is not None:
         source = Path(__file__).with_name("plugin") / "count.c"
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(setup.work / "count.so"), str(source)]
-        _run(command, "compiling the plugin that counts instructions", setup.work)
+        run(command, "compiling the plugin that counts instructions", setup.work)
 
 
 def _manifest(setup: Setup, folder: Path) -> dict[str, str]:
@@ -237,7 +246,7 @@ def _manifest(setup: Setup, folder: Path) -> dict[str, str]:
     libraries = sorted({file.parent for file in own.rglob("*.so*")})
     found = own / "usr/bin/qemu-aarch64" if own.is_dir() else Path(shutil.which("qemu-aarch64") or "")
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
-    said = _run([str(found), "--version"], "starting the emulator", setup.work, environment)
+    said = run([str(found), "--version"], "starting the emulator", setup.work, environment)
     number = re.search(r"version (\S+)", said)
     counts = (setup.work / "count.so").is_file()
     return {

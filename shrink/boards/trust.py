@@ -13,6 +13,9 @@ from shrink.errors import BoardError
 from shrink.files import write_whole
 
 WAIT_S = 10
+KINDS = ("ed25519", "ecdsa", "rsa")
+"""Of keys. Each is asked for alone: asked for together, ssh-keyscan gives up all when the server drops one connection,
+as dropbear does when it is asked for a kind of key that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,13 @@ def offered(board: Board, host: str, port: int) -> Offered:
     Raises:
         BoardError: it cannot be reached, or offers none.
     """
-    scanned = _run(["ssh-keyscan", "-T", str(WAIT_S), "-p", str(port), "--", host])
-    lines = tuple(line for line in scanned.stdout.splitlines() if re.fullmatch(r"\S+ (ssh|ecdsa)-\S+ \S+", line))
+    lines: tuple[str, ...] = ()
+    for kind in KINDS:
+        scanned = _run(["ssh-keyscan", "-T", str(WAIT_S), "-t", kind, "-p", str(port), "--", host])
+        found = (line for line in scanned.stdout.splitlines() if re.fullmatch(r"\S+ (ssh|ecdsa)-\S+ \S+", line))
+        lines += tuple(found)
+        if "SSH-" not in scanned.stderr:  # nobody introduced itself: nobody will for the next kind
+            break
     if not lines:
         said = scanned.stderr.strip() or "Connection refused: no ssh server offers a key there"
         raise board.explain(said, scanned.returncode)

@@ -27,6 +27,7 @@ def _emulator() -> bool:
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "emulator": (_emulator, "run `shrink board setup qemu`, with a C compiler"),
     "ssh": (lambda: all(map(shutil.which, ("ssh", "scp", "ssh-keygen", "ssh-keyscan"))), "apt install openssh-client"),
+    "virtual board": (lambda: shutil.which("qemu-system-aarch64") is not None, "apt install qemu-system-arm"),
     "adb": (lambda: shutil.which("adb") is not None, "apt install adb"),
 }
 
