@@ -40,7 +40,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "tune": ("a table", "[tune]"),
     "tune.epochs": ("a number of passes over the training images, 0 to 10000", "epochs = 3"),
     "tune.qat": ("a number of passes with 8-bit rounding in it, 0 to 10000", "qat = 1"),
-    "tune.qat_rate": ("the highest learning rate of these, above 0", "qat_rate = 1e-4"),
+    "tune.qat_rate": ("the highest learning rate of these, above 0", "qat_rate = 1e-5"),
     "tune.loss": ("kl, dist or mse", 'loss = "kl"'),
     "tune.temperature": ("a number above 0 that softens the classes", "temperature = 2.0"),
     "tune.match": ("the weight of the relations between tokens, 0 to 1000", "match = 10.0"),
@@ -95,7 +95,7 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
 
     epochs: int = 0  # passes over the training images in float; 0: none
     qat: int = 0  # further passes with the rounding to 8 bits in it; 0: none
-    qat_rate: float = 1e-4
+    qat_rate: float = 1e-5
     loss: Literal["kl", "dist", "mse"] = "kl"
     temperature: float = 2.0
     match: float = 0.0  # weight of the relations between tokens, as the model before pruning has them
