@@ -29,6 +29,7 @@ RECIPE = ROOT / "recipes" / "fashion_cnn.toml"
 GOAL = ("--max-drop", "0.5", "--smaller", "3", "--faster", "2")
 LIMIT_SECONDS = 3600.0
 KILLS = 20
+SIDES = range(20, 29)  # as many points as no 20 workers can try
 TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 
 
@@ -113,6 +114,7 @@ def measure_kills(kills: int, scratch: Path) -> Measured:
     """Kill -9 a worker again and again; whole models only, so that trials are short and files still real."""
     out, rng = scratch / "out", random.Random(0)
     words = command(out, "--target", "onnx-fp32", "--target", "onnx-fp16", "--prune", "1.05x", "--worker")
+    words += [word for side in SIDES for word in ("--resolution", str(side))]
     lost = 0
     for _ in range(kills):
         known, begun = len(_finished(out)), time.monotonic()
