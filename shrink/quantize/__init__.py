@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -94,16 +95,20 @@ class Chosen:
         """The same, to be trained."""
         return Learner(self.state, self.tools.target)
 
-    def learned(self, state: State, what: str, *, kept: bool) -> Chosen:
+    def learned(self, state: State, what: str, *, better: bool) -> Chosen:
         """The same after training.
 
         Args:
             state: the trained one.
             what: was done, in words.
-            kept: whether it is better, by the judge of the training.
+            better: whether it is, by the judge of the training; the ladder's own must agree.
         """
-        rung = Rung(what, self.tools.error(state), kept, "" if kept else "no epoch was better than the start")
-        return replace(self, state=state if kept else self.state, rungs=(*self.rungs, rung))
+        error = self.tools.error(state)
+        why = "" if better else "no epoch was better than the start"
+        if better and error >= min((rung.error for rung in self.rungs if rung.kept), default=math.inf):
+            why = "the scores are farther from the float model's, if nearer in their relations"
+        rung = Rung(what, error, kept=not why, why=why)
+        return replace(self, state=self.state if why else state, rungs=(*self.rungs, rung))
 
     def declined(self, what: str, why: str) -> Chosen:
         """The same, with a note of what was asked for and not done."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_the_network_answers_what_the_written_graph_answers(target: Target, move
     """One graph multiplies where the other divides by the scale, so a value between two codes may go either way."""
     before = chosen(target)
     learner = trained(before.learner()) if moved else before.learner()
-    after = before.learned(learner.state(), "trained", kept=True)
+    after = replace(before, state=learner.state())
     given, wanted = answered(learner), simulated(after)
     code = float(wanted.abs().max()) / 100
     assert float((given - wanted).abs().mean()) < code / 20 and float((given - wanted).abs().max()) < code
@@ -78,10 +80,29 @@ def test_the_state_it_starts_from_is_left_alone() -> None:
     assert torch.equal(simulated(before), answers)
 
 
+def test_what_is_farther_from_the_float_model_is_not_kept_whatever_the_training_says() -> None:
+    before = chosen(TFLITE)
+    after = before.learned(trained(before.learner()).state(), "trained", better=True)
+    *earlier, last = after.rungs
+    assert last.error > min(rung.error for rung in earlier if rung.kept)
+    assert not last.kept and "farther from the float model" in last.why and after.state is before.state
+
+
+def test_what_is_nearer_is_kept_only_if_the_training_says_so_too() -> None:
+    """It begins with ranges eight times too wide; what was trained are those that the ladder found."""
+    good = chosen(TFLITE)
+    ranges = {name: replace(r, low=r.low * 8, high=r.high * 8) for name, r in good.state.ranges.items()}
+    bad = replace(good.state, ranges=ranges)
+    rung = replace(good.rungs[-1], error=good.tools.error(bad), kept=True)
+    before = replace(good, state=bad, rungs=(rung,))
+    assert before.learned(good.state, "trained", better=True).state is good.state
+    assert before.learned(good.state, "trained", better=False).state is bad
+
+
 def test_tied_values_share_what_is_learned() -> None:
     before = chosen(TFLITE)
     assert before.plan.scheme.tied, "the pool keeps its input's codes"
-    codes = before.learned(trained(before.learner()).state(), "trained", kept=True).plan.codes
+    codes = replace(before, state=trained(before.learner()).state()).plan.codes
     assert all(codes[a] == codes[b] for a, b in before.plan.scheme.tied)
 
 
