@@ -108,11 +108,7 @@ def measure(asked: Asked, score: str, limit: int, shared: Path, scratch: Path) -
 
 
 def stage_seconds(told: str) -> float | None:
-    """How long pruning itself took, without loading and judging, as the command's progress says.
-
-    >>> stage_seconds("capture and prune graph ... 12.5 s"), stage_seconds("capture and prune graph ... 4 min 8 s")
-    (12.5, 248.0)
-    """
+    """How long pruning itself took, without loading and judging, as the command's progress says."""
     found = re.search(r"capture and prune graph \.\.\. (?:(\d+) min )?([\d.]+) s", told)
     return None if found is None else 60 * float(found[1] or 0) + float(found[2])
 

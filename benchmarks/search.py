@@ -119,7 +119,7 @@ def measure_kills(kills: int, scratch: Path) -> Measured:
     for _ in range(kills):
         known, begun = len(_finished(out)), time.monotonic()
         process = subprocess.Popen([*words, "--trials", "1000"], cwd=ROOT, stderr=subprocess.DEVNULL)
-        while len(_finished(out)) == known and time.monotonic() - begun < TRIAL_SECONDS:
+        while process.poll() is None and len(_finished(out)) == known and time.monotonic() - begun < TRIAL_SECONDS:
             time.sleep(0.5)
         time.sleep(rng.uniform(0.0, 15.0))  # into the next trial
         before = _finished(out)

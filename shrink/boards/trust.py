@@ -13,8 +13,8 @@ from shrink.errors import BoardError
 from shrink.files import write_whole
 
 WAIT_S = 10
-KINDS = ("ed25519", "ecdsa", "rsa")
-"""Of keys. Each is asked for alone: asked for together, ssh-keyscan gives up all when the server drops one connection,
+KEY_TYPES = ("ed25519", "ecdsa", "rsa")
+"""Each is asked for alone: asked for together, ssh-keyscan gives up all when the server drops one connection,
 as dropbear does when it is asked for a kind of key that it has not."""
 
 
@@ -33,7 +33,7 @@ def offered(board: Board, host: str, port: int) -> Offered:
         BoardError: it cannot be reached, or offers none.
     """
     lines: tuple[str, ...] = ()
-    for kind in KINDS:
+    for kind in KEY_TYPES:
         scanned = _run(["ssh-keyscan", "-T", str(WAIT_S), "-t", kind, "-p", str(port), "--", host])
         found = (line for line in scanned.stdout.splitlines() if re.fullmatch(r"\S+ (ssh|ecdsa)-\S+ \S+", line))
         lines += tuple(found)

@@ -27,6 +27,16 @@ def copied(graph_module: fx.GraphModule) -> fx.GraphModule:
     return copy.deepcopy(graph_module, shared)
 
 
+def telling(graph_module: fx.GraphModule, names: tuple[str, ...]) -> fx.GraphModule:
+    """A graph over the same weights whose output is its scores, and then the values of these nodes."""
+    told = copied(graph_module)
+    nodes = {node.name: node for node in told.graph.nodes}
+    output = told.graph.output_node()
+    output.args = ((output.args[0], *(nodes[name] for name in names)),)
+    told.recompile()
+    return told
+
+
 def is_constant(node: object) -> bool:
     """Whether `node` reads a weight or constant of the module."""
     return isinstance(node, fx.Node) and node.op == "get_attr"

@@ -5,19 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from shrink.graph.edit import copied
-
 FEWEST, MOST = 2, 1024  # tokens: the relations of more than that would not fit in memory
-
-
-def telling(graph_module: fx.GraphModule, names: tuple[str, ...]) -> fx.GraphModule:
-    """A graph over the same weights whose output is its scores, and then the values of these nodes."""
-    told = copied(graph_module)
-    nodes = {node.name: node for node in told.graph.nodes}
-    output = told.graph.output_node()
-    output.args = ((output.args[0], *(nodes[name] for name in names)),)
-    told.recompile()
-    return told
 
 
 def shared_tokens(whole: fx.GraphModule, small: fx.GraphModule) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, fx, nn
 
 from shrink.graph.batch import batched, batched_parts
-from shrink.graph.edit import copied
-from shrink.graph.tokens import telling
+from shrink.graph.edit import copied, telling
 
 
 class Network(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from shrink.graph.batch import batched_parts
-from shrink.graph.tokens import telling
+from shrink.graph.edit import telling
 from shrink.graph.training import make_parameters
 
 WARMUP = 0.1  # share of the steps in which the rate rises

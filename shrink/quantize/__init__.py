@@ -105,15 +105,18 @@ class Chosen:
         """
         error = self.tools.error(state)
         why = "" if better else "no epoch was better than the start"
-        if better and error >= min((rung.error for rung in self.rungs if rung.kept), default=math.inf):
+        if better and error >= self._least(math.inf):
             why = "the scores are farther from the float model's, if nearer in their relations"
         rung = Rung(what, error, kept=not why, why=why)
         return replace(self, state=self.state if why else state, rungs=(*self.rungs, rung))
 
     def declined(self, what: str, why: str) -> Chosen:
         """The same, with a note of what was asked for and not done."""
-        least = min((rung.error for rung in self.rungs if rung.kept), default=0.0)
-        return replace(self, rungs=(*self.rungs, Rung(what, least, kept=False, why=why)))
+        return replace(self, rungs=(*self.rungs, Rung(what, self._least(0.0), kept=False, why=why)))
+
+    def _least(self, otherwise: float) -> float:
+        """The error of the rungs that were kept, where there are any."""
+        return min((rung.error for rung in self.rungs if rung.kept), default=otherwise)
 
     def costs(self) -> list[Cost]:
         """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""

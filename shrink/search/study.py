@@ -87,7 +87,7 @@ class Study:
         for _ in range(REPEATS):
             if proposed := self._propose():
                 return proposed
-        while left := [point for point in self.head.space.every() if point not in self._taken()]:
+        while left := self._left():
             self._study.enqueue_trial(params_of(left[self._seed % len(left)], self.head.space))
             if proposed := self._propose():
                 return proposed
@@ -107,6 +107,10 @@ class Study:
             return number, point
         self._end(number, TrialState.FAIL, {"repeats": True})
         return None
+
+    def _left(self) -> list[Point]:
+        taken = self._taken()
+        return [point for point in self.head.space.every() if point not in taken]
 
     def _taken(self, before: int | None = None) -> set[Point]:
         """Points that were tried or are being tried, by all trials or those before one."""

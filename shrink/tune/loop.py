@@ -23,7 +23,7 @@ from shrink.tune.checkpoints import Checkpoints, Standing
 from shrink.tune.feed import Feed, Part, held_out
 from shrink.tune.losses import objective
 from shrink.tune.settings import Settings
-from shrink.tune.teacher import Answers, Teacher, parts
+from shrink.tune.teacher import Answers, Teacher, as_list
 from shrink.tune.views import Data
 
 LOOK = 16  # steps between two looks at the loss: each makes a GPU wait
@@ -150,7 +150,7 @@ class Training:
     def _loss(self, network: Callable[[Tensor], Answers], part: Part, weights: Tensor | None = None) -> Tensor:
         images, shares = part.images.to(self.accelerator.device), part.shares.to(self.accelerator.device)
         with self.accelerator.autocast():
-            scores, *mine = parts(network(images))
+            scores, *mine = as_list(network(images))
             wanted, *theirs = (None,) if self.teacher is None else self.teacher.answers(part.view, part.place, images)
         tokens = [(a.float(), b) for a, b in zip(mine, theirs, strict=False)]  # none of a student that sees nothing
         return objective(scores.float(), wanted, shares, self.settings, weights, tokens)

@@ -41,7 +41,7 @@ class Teacher:
 
     def _ask(self, view: int, place: int, images: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            found = [one.to(torch.float32) for one in parts(self.network(images))]
+            found = [one.to(torch.float32) for one in as_list(self.network(images))]
         self.asked += 1
         size = sum(one.numel() * one.element_size() for one in found)
         if self._bytes + size <= self.most_bytes:
@@ -50,6 +50,6 @@ class Teacher:
         return found
 
 
-def parts(answers: Answers) -> list[Tensor]:
+def as_list(answers: Answers) -> list[Tensor]:
     """The scores, then the others."""
     return [answers] if isinstance(answers, Tensor) else list(answers)

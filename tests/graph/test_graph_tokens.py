@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from graph_nets import LIBRARY_NETS, NETS, SHAPE, images, lively
@@ -61,12 +63,12 @@ def test_what_a_telling_network_learns_the_other_has_learnt() -> None:
 @pytest.mark.parametrize(
     ("teacher", "why"),
     [
-        (Teacher(Network(graph("residual"))), "no layer norm of the model reads tokens"),
-        (Teacher(torch.nn.Identity()), "another model teaches, or none"),
-        (None, "another model teaches, or none"),
+        (lambda: Teacher(Network(graph("residual"))), "no layer norm of the model reads tokens"),
+        (lambda: Teacher(torch.nn.Identity()), "another model teaches, or none"),
+        (lambda: None, "another model teaches, or none"),
     ],
 )
-def test_where_there_is_nothing_to_match_it_is_said(teacher: Teacher | None, why: str) -> None:
+def test_where_there_is_nothing_to_match_it_is_said(teacher: Callable[[], Teacher | None], why: str) -> None:
     with pytest.raises(RecipeError) as error:
-        matched(Network(graph("residual")), teacher)
+        matched(Network(graph("residual")), teacher())
     assert error.value.what == "there are no tokens to match" and error.value.why == why
