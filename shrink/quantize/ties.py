@@ -1,47 +1,86 @@
-"""Keeps averages of codes away from ties, so that every processor rounds them alike.
+"""Keeps averages and sums of codes away from ties, so that every processor rounds them alike.
 
 An average of codes is a sum times a factor, rounded. The sum is an integer and the same everywhere; the factor is a
 float32, and kernels for x86 and ARM multiply by it in different ways. In the demo CNN a sum of 903 came to 117.50001,
 which XNNPACK rounds to 118 on x86 and to 117 on a Cortex-A72. Where the factor is a fraction with an odd denominator q,
-no sum comes nearer to a half than 1 / (2 q), and the last bit of a float32 decides nothing.
+no sum comes nearer to a half than 1 / (2 q), and the last bit of a float32 decides nothing. Sums of two values are the
+matter of `sums`; only ONNX Runtime's kernels for them differ between processors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import fx
 
-from shrink.quantize.codes import Affine
+from shrink.graph.edit import constant, is_constant
+from shrink.quantize.codes import HIGH, LOW, Affine
 from shrink.quantize.scheme import Scheme
+from shrink.quantize.sums import alike
+from shrink.targets import Target
 
 LARGEST = 4095  # denominator: then ties are 1.2e-4 away, four times what float32 can be off at 255
 MOST_CHANGE = 2e-4  # of a scale: at its far end a range moves by a twentieth of a code
 DENOMINATORS = np.arange(1, LARGEST + 1, 2)
 
 
-def apart_from_ties(graph: fx.Graph, codes: Mapping[str, Affine], scheme: Scheme) -> dict[str, Affine]:
-    """The codes, with the scales of averages moved a little; what is tied to one moves with it.
+def apart_from_ties(
+    graph_module: fx.GraphModule, codes: Mapping[str, Affine], scheme: Scheme, target: Target
+) -> dict[str, Affine]:
+    """The codes, with the scales of averages and sums moved a little; what is tied to one moves with it.
 
     Args:
-        graph: with shapes in its meta.
+        graph_module: with shapes in its meta.
         codes: node name -> scale and zero point of its output.
         scheme: what is tied, and which ranges are fixed: those stay.
+        target: whose runtime rounds.
     """
     found = dict(codes)
-    for node in graph.nodes:
-        if node.target is not torch.ops.aten.mean.dim or node.name not in found or node.args[0].name not in found:
+    for node in graph_module.graph.nodes:
+        move = MOVES.get(node.target)
+        held = _held(node, found, scheme)
+        if move is None or held is None:
             continue
-        source, group = node.args[0], _group(node.name, scheme.tied)
-        if source.name in group or group & scheme.fixed.keys():
+        sources, group = [n for n in node.args if isinstance(n, fx.Node)], _group(held, scheme.tied)
+        if group & scheme.fixed.keys() or any(n.name in group or n.name not in found for n in sources):
             continue
-        scale = odd_scale(found[source.name].scale, found[node.name].scale, _count(node))
+        scale = move(graph_module, node, found, held, target)
         found.update({name: replace(found[name], scale=scale) for name in group if name in found})
     return found
+
+
+def _held(node: fx.Node, codes: Mapping[str, Affine], scheme: Scheme) -> str | None:
+    """The name under which the codes of a result are known: its own, or that of the clamp that is fused into it."""
+    fused = node.name in scheme.static and len(node.users) == 1
+    return next((n.name for n in (node, *(node.users if fused else ())) if n.name in codes), None)
+
+
+def _average(_: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str, __: Target) -> float:
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    return odd_scale(codes[source.name].scale, codes[held].scale, _count(node))
+
+
+def _sum(graph: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str, target: Target) -> float:
+    if target.engine != "onnxruntime" or len(node.all_input_nodes) != 2:
+        return codes[held].scale
+    first, second = sorted(node.all_input_nodes, key=is_constant)
+    a, b = codes[first.name], codes[second.name]
+    return alike(a, b, codes[held], _single(graph, second, b))
+
+
+def _single(graph_module: fx.GraphModule, node: fx.Node, codes: Affine) -> int | None:
+    """The code of a constant that is one number."""
+    if not is_constant(node) or (value := constant(graph_module, node)).numel() != 1:
+        return None
+    return min(max(round(value.item() / codes.scale) + codes.zero_point, LOW), HIGH)
+
+
+Move = Callable[[fx.GraphModule, fx.Node, Mapping[str, Affine], str, Target], float]
+MOVES: Mapping[object, Move] = {torch.ops.aten.mean.dim: _average, torch.ops.aten.add.Tensor: _sum}
 
 
 def odd_scale(source: float, scale: float, count: int) -> float:
