@@ -19,9 +19,11 @@ import msgspec
 import typer
 
 from benchmarks import child, report
+from benchmarks.demo import DEBIAN_DIR
 from benchmarks.facts import ROOT
 from benchmarks.loop import Again, Measured, run_rows
 from benchmarks.rows import RESULTS, Failure, Setting, Store
+from benchmarks.tune import fashion_mnist, some
 from shrink.search import front
 from shrink.search.study import read
 
@@ -29,14 +31,17 @@ RECIPE = ROOT / "recipes" / "fashion_cnn.toml"
 GOAL = ("--max-drop", "0.5", "--smaller", "3", "--faster", "2")
 LIMIT_SECONDS = 3600.0
 KILLS = 20
+JUDGED = 10_000  # test images of the search for the winner
 SIDES = range(20, 29)  # as many points as no 20 workers can try
 TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="demo, one_worker, two_workers or kills; repeatable.")] = None,
-    trials: Annotated[int, typer.Option(help="Of the search for the winner.")] = 10,
-    shared_trials: Annotated[int, typer.Option(help="Of the searches by one worker and by two.")] = 6,
+    trials: Annotated[int, typer.Option(help="Of the search for the winner.")] = 4,
+    images: Annotated[int, typer.Option(help="To train on in the search for the winner.")] = 24_000,
+    shared_trials: Annotated[int, typer.Option(help="Of the searches by one worker and by two.")] = 8,
+    fashion: Annotated[Path, typer.Option(help="Fashion-MNIST's files.")] = DEBIAN_DIR,
     results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
     again: Annotated[bool, typer.Option("--again", help="Measure rows that are there, too.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep rows of other states of the sources, too.")] = False,
@@ -45,7 +50,15 @@ def main(
     counts = {"demo": trials, "one_worker": shared_trials, "two_workers": shared_trials, "kills": KILLS}
     names = only or list(counts)
     settings: dict[str, dict[str, Setting]] = {name: {"count": counts[name], "goal": " ".join(GOAL)} for name in names}
-    measures = {name: partial(ROWS[name], counts[name]) for name in names}
+    if "demo" in settings:
+        settings["demo"]["images"] = images
+    rows: dict[str, Callable[[int, Path], Measured]] = {
+        "demo": partial(measure_demo, fashion, images),
+        "one_worker": partial(measure_workers, 1),
+        "two_workers": partial(measure_workers, 2),
+        "kills": measure_kills,
+    }
+    measures = {name: partial(rows[name], counts[name]) for name in names}
     run_rows(Store("search", results), measures, settings, Again(again or bool(only), keep))
     report.write(results)
 
@@ -55,10 +68,11 @@ def command(out: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "shrink.cli", "search", "--recipe", str(RECIPE), *GOAL, "--out", str(out), *options]
 
 
-def measure_demo(trials: int, scratch: Path) -> Measured:
+def measure_demo(fashion: Path, images: int, trials: int, scratch: Path) -> Measured:
     """One worker, to the exported winner."""
-    out = scratch / "out"
-    words = command(out, "--target", "tflite-int8", "--trials", str(trials))
+    out, data = scratch / "out", some(fashion_mnist(fashion), images, JUDGED, scratch / "data.npz")
+    words = command(out, "--target", "tflite-int8", "--trials", str(trials), "--epochs", "1")
+    words += ["--data", str(data), "--calibrate", "1024"]
     before = _cpu_seconds()
     ended = child.run(words, cwd=ROOT, scratch=scratch, limit_seconds=LIMIT_SECONDS)
     seconds = {"wall_seconds": ended.seconds, "cpu_seconds": round(_cpu_seconds() - before, 2)}
@@ -139,14 +153,6 @@ def _finished(out: Path) -> dict[int, bytes]:
     entries = read(str(place))[1] if place.exists() and place.stat().st_size else []
     ended = (entry for entry in entries if entry.state in ("done", "given up"))
     return {entry.number: msgspec.json.encode((entry.state, entry.result)) for entry in ended}
-
-
-ROWS: dict[str, Callable[[int, Path], Measured]] = {
-    "demo": measure_demo,
-    "one_worker": partial(measure_workers, 1),
-    "two_workers": partial(measure_workers, 2),
-    "kills": measure_kills,
-}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from benchmarks import accuracy, report
+from benchmarks.demo import DEBIAN_DIR
 from benchmarks.distilling import half_student
 from benchmarks.exports import export
 from benchmarks.facts import ROOT
@@ -52,7 +53,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Measure this one, also if it is there; repeatable.")] = None,
     images: Annotated[int | None, typer.Option(help="To train on, instead of the row's own number.")] = None,
     limit: Annotated[int, typer.Option(help="Most images to judge with, for a trial.")] = 10_000,
-    fashion: Annotated[Path, typer.Option(help="Fashion-MNIST's files.")] = Path("/usr/share/datasets/fashion-mnist"),
+    fashion: Annotated[Path, typer.Option(help="Fashion-MNIST's files.")] = DEBIAN_DIR,
     shared: Annotated[Path, typer.Option(help="Optional data folder.")] = SHARED,
     results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
     again: Annotated[bool, typer.Option("--again", help="Measure rows that are there, too.")] = False,

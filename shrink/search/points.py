@@ -9,7 +9,12 @@ import msgspec
 from shrink.recipe import ExportRecipe
 
 STEP = 0.05  # between two factors of pruning
-STARTS = (1.0, 1.25, 1.5, 2.0)  # factors that are tried first
+STARTS = (
+    0.0,
+    1.0,
+    0.6,
+    0.3,
+)  # what is tried first, as powers of the most that may be removed: 1x, 3x, 1.95x, 1.4x of 3x
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +55,10 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                         yield Point(prune=round(1 + STEP * step, 2), resolution=side, targets=names, epochs=epochs)
 
     def starts(self) -> Iterator[Point]:
-        """Where a search begins: less and less of the model at its own resolution, in every precision."""
-        for factor in STARTS:
-            for names in self.targets if factor <= self.most_pruned else ():
+        """Where a search begins: both ends and two between, at the model's own resolution, in every precision."""
+        factors = dict.fromkeys(round(1 + STEP * round((self.most_pruned**power - 1) / STEP), 2) for power in STARTS)
+        for factor in factors:
+            for names in self.targets:
                 epochs = 0 if factor == 1 else max(self.epochs)
                 yield Point(prune=factor, resolution=self.own, targets=names, epochs=epochs)
 
