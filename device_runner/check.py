@@ -75,10 +75,11 @@ def explain_rule(rule: Rule, manifest: Manifest) -> str:
     margin = f", {rule.min_margin:g} above every other label" if rule.min_margin else ""
     release = rule.min_confidence if rule.release_below is None else rule.release_below
     cooldown = f" and {rule.cooldown_s:g} s" if rule.cooldown_s else ""
+    when = f"; {', '.join(rule.hours)}, by the device's clock" if rule.hours else ""
     return (
         f"rule {rule.name}: {printable(rule.label)} at {shown} or above{margin}, in {rule.k} of {rule.n} frames within "
         f"{rule.within_s:g} s, none older than {rule.max_age_ms:g} ms; again only after a frame below {release:g}"
-        f"{cooldown}; action: {rule.action or 'none'}"
+        f"{cooldown}{when}; action: {rule.action or 'none'}"
     )
 
 

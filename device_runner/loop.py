@@ -10,7 +10,7 @@ import msgspec
 
 from device_runner import audit
 from device_runner.audit import Audit, Record
-from device_runner.clock import MS, boot_id, monotonic_ns, wall_s
+from device_runner.clock import MS, boot_id, minute_of_week, monotonic_ns, wall_s
 from device_runner.config.parts import Config, Rule
 from device_runner.errors import GaveUp, ImageError, Problem
 from device_runner.frames import Frame
@@ -63,6 +63,7 @@ class Loop:
         self.guard = Guard(config.source.frozen_s, config.source.covered_s, live)
         self.suspended: str | None = None  # why nothing is decided at all, such as "disarmed"
         self._audit, self._act, self._boot = log, act, boot_id()
+        self._has_hours = any(rule.hours for rule in config.rule)
         self._run = os.urandom(4).hex()  # makes ids unique across restarts
         self.use(worker, labels)
 
@@ -92,7 +93,8 @@ class Loop:
         if inert in ("still", "same"):  # no evidence for or against anything
             return decision
         scores = score_labels(seen.confidences, self._indices) if seen and not inert else {}
-        sight = Sight(captured_ns=frame.captured_ns, now_ns=now, inert=inert, scores=scores)
+        minute = minute_of_week() if self._has_hours else None
+        sight = Sight(captured_ns=frame.captured_ns, now_ns=now, inert=inert, scores=scores, minute=minute)
         before = self.engine.memories  # which `step` replaces
         verdicts.update(self.engine.step(sight))
         for rule in self.config.rule:
@@ -135,12 +137,7 @@ class Loop:
             model=self.worker.ready.sha256,
             rule=rule,
             before=before,
-            sight=Sight(
-                captured_ns=sight.captured_ns,
-                now_ns=sight.now_ns,
-                inert=sight.inert,
-                scores={rule.label: sight.scores[rule.label]} if sight.scores else {},
-            ),
+            sight=msgspec.structs.replace(sight, scores={rule.label: sight.scores[rule.label]} if sight.scores else {}),
             verdict=d.verdicts[name],
             after=self.engine.memories[name],
             quiet=quiet,

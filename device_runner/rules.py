@@ -3,7 +3,8 @@
 For every frame and rule, in this order; the first line that applies is the verdict:
 
 1. The frame decides nothing (no answer, an answer that is no number, a frozen or covered camera, a model on trial, a
-   device that is disarmed) or is older than `max_age_ms`: all votes are forgotten. Verdict: that reason.
+   device that is disarmed), is older than `max_age_ms`, or comes at a time that is not of the rule's `hours`: all votes
+   are forgotten. Verdict: that reason; `clock` where the rule has hours and the device's clock is not set.
 2. The frame votes. Yes: confidence >= min_confidence, and confidence minus the best other label's >= min_margin. Of the
    votes, the last n count, and of those the ones whose frame was captured at most `within_s` ago.
 3. A rule that has fired is held until a frame whose confidence is below `release_below`.
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from device_runner import hours
 from device_runner.clock import MS, SECOND
 from device_runner.config.parts import Rule
 
@@ -41,6 +43,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     now_ns: int  # when it is decided on
     inert: str | None  # why the frame decides nothing; None: it may
     scores: dict[str, Score]  # of the labels that rules name; empty if there is no answer
+    minute: int | None = None  # of the local week; None: not known, or no rule has hours
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +77,7 @@ class Engine:
 
 def decide(rule: Rule, memory: Memory, sight: Sight) -> tuple[str, Memory]:
     """The verdict of one rule on one frame, and what it remembers after."""
-    reason = sight.inert or _too_old(rule, sight)
+    reason = sight.inert or _too_old(rule, sight) or _out_of_hours(rule, sight)
     if reason is not None:
         return reason, msgspec.structs.replace(memory, votes=())
     score = sight.scores[rule.label]
@@ -91,6 +94,14 @@ def decide(rule: Rule, memory: Memory, sight: Sight) -> tuple[str, Memory]:
 def _too_old(rule: Rule, sight: Sight) -> str | None:
     age_ns = sight.now_ns - sight.captured_ns
     return "stale" if age_ns < 0 or age_ns > rule.max_age_ms * MS else None  # a frame from the future is not fresh
+
+
+def _out_of_hours(rule: Rule, sight: Sight) -> str | None:
+    if not rule.hours:
+        return None
+    if sight.minute is None:
+        return "clock"
+    return None if hours.within(rule.hours, sight.minute) else "hours"
 
 
 def _votes_no(rule: Rule, score: Score) -> str | None:

@@ -21,7 +21,21 @@ PACKAGES = ("shrink", "device_runner")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
-    ("errors", "files", "quiet", "shell", "recipe", "progress", "graph", "models", "data", "targets", "runs", "boards"),
+    (
+        "allocator",
+        "errors",
+        "files",
+        "quiet",
+        "shell",
+        "recipe",
+        "progress",
+        "graph",
+        "models",
+        "data",
+        "targets",
+        "runs",
+        "boards",
+    ),
     # the stages
     ("prune", "tune", "quantize", "export", "verify", "bench", "inspect", "report", "doctor", "debug", "roofline"),
     ("compare",),  # judges by what stages found

@@ -24,11 +24,11 @@ def measure(bundle: Path, scale: float, scratch: Path) -> Measured:
     for _ in range(sequences):
         rule = msgspec.convert(random_rule(rng), Rule)
         engine, oracle = Engine([rule]), Oracle(rule)
-        for captured, now, inert, confidence, other in random_sequence(rng):
+        for captured, now, inert, confidence, other, minute in random_sequence(rng):
             scores = {} if inert else {rule.label: Score(confidence, other)}
-            sight = Sight(captured_ns=captured, now_ns=now, inert=inert, scores=scores)
+            sight = Sight(captured_ns=captured, now_ns=now, inert=inert, scores=scores, minute=minute)
             verdict = engine.step(sight)[rule.name]
-            differences += verdict != oracle.step(captured, now, inert, confidence, other)
+            differences += verdict != oracle.step(captured, now, inert, confidence, other, minute)
             verdicts[verdict] += 1
             frames += 1
     result = {"sequences": sequences, "frames": frames, "differences": differences, "verdicts": dict(verdicts)}

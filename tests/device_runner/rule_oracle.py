@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ class Oracle:
     rule: Any
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def step(self, captured: int, now: int, inert: str | None, confidence: float, other: float) -> str:
+    def step(
+        self, captured: int, now: int, inert: str | None, confidence: float, other: float, minute: int | None
+    ) -> str:
         r = self.rule
         age_ms = (now - captured) / 1e6
         entry = {"captured": captured, "now": now, "confidence": np.float32(confidence), "gap": False, "fired": False}
@@ -29,6 +33,9 @@ class Oracle:
         if age_ms < 0 or age_ms > r.max_age_ms:
             entry["gap"] = True
             return "stale"
+        if r.hours and (minute is None or not in_hours(r.hours, minute)):
+            entry["gap"] = True
+            return "clock" if minute is None else "hours"
         sure = bool(np.float32(confidence) >= np.float32(r.min_confidence))
         clear = bool(np.float32(confidence - other) >= np.float32(r.min_margin))
         entry["yes"] = sure and clear
@@ -63,6 +70,56 @@ class Oracle:
         return [k["yes"] for k in kept]
 
 
+def in_hours(spans: tuple[str, ...], minute: int) -> bool:
+    return any(minute in minutes_of(span) for span in spans)
+
+
+@lru_cache
+def minutes_of(span: str) -> frozenset[int]:
+    """The minutes of the week in a span, found by walking through each of its days on a calendar."""
+    monday = datetime(2024, 1, 1)  # one
+    *days, times = span.split()
+    names = [(monday + timedelta(number)).strftime("%a").lower() for number in range(14)]
+    first, last = (days[0].split("-") * 2)[:2] if days else ("mon", "sun")
+    start = names.index(first)
+    begin, end = ((int(t[:2]) * 60 + int(t[3:])) for t in times.split("-"))
+    found = set()
+    for day in range(start, names.index(last, start) + 1):
+        here = monday + timedelta(day, minutes=begin)
+        until = monday + timedelta(day if end >= begin else day + 1, minutes=end)
+        while here < until:
+            found.add((here.weekday() * 24 + here.hour) * 60 + here.minute)
+            here += timedelta(minutes=1)
+    return frozenset(found)
+
+
+HOURS = [
+    ["mon-fri 07:00-19:00"],
+    ["22:00-06:00"],
+    ["sat 08:00-12:00", "sun 23:30-24:00"],
+    ["sun 23:00-01:00"],
+    ["fri-mon 00:00-24:00"],
+]
+EDGES = [
+    0,
+    59,
+    60,
+    360,
+    419,
+    420,
+    1139,
+    1140,
+    1319,
+    1320,
+    4 * 1440 + 600,
+    5 * 1440 + 480,
+    5 * 1440 + 720,
+    10049,
+    10050,
+    10079,
+]
+
+
 def random_rule(rng: random.Random) -> dict[str, Any]:
     """Values with many ties and edges, as TOML would give them."""
     n = rng.randint(1, 6)
@@ -78,18 +135,21 @@ def random_rule(rng: random.Random) -> dict[str, Any]:
         "release_below": rng.choice([None, confidence, confidence / 2]),
         "cooldown_s": rng.choice([0.0, 0.25, 0.5, 2.0]),
         "max_age_ms": rng.choice([50.0, 200.0]),
+        "hours": rng.choice(HOURS) if rng.random() < 0.25 else [],
     }
 
 
-def random_sequence(rng: random.Random) -> list[tuple[int, int, str | None, float, float]]:
-    """(captured, now, inert, confidence, other) of up to 24 frames; a steady mood, so that rules do fire."""
-    frames, now, mood = [], 10**9, rng.random()
+def random_sequence(rng: random.Random) -> list[tuple[int, int, str | None, float, float, int | None]]:
+    """(captured, now, inert, confidence, other, minute) of up to 24 frames; a steady mood, so that rules do fire."""
+    frames, now, mood, minute = [], 10**9, rng.random(), rng.choice([None, *EDGES])
     for _ in range(rng.randint(1, 24)):
         now += rng.choice([50, 100, 100, 250, 500, 1000]) * 10**6
         age = rng.choice([0, 1, 20, 50, 50, 200, 201, -1]) * 10**6
         inert = rng.choice(["covered", "failed", "disarmed"]) if rng.random() < 0.05 else None
         if rng.random() < 0.2:
             mood = rng.random()
+        if rng.random() < 0.05:
+            minute = rng.choice([None, *EDGES])
         confidence = rng.choice([mood, 0.3, 0.5, 0.7, 0.9, 0.9, 1.0, 0.0, float(np.float32(0.9)), float("nan")])
-        frames.append((now - age, now, inert, confidence, rng.choice([0.0, 0.1, 0.3, 0.5, 0.9])))
+        frames.append((now - age, now, inert, confidence, rng.choice([0.0, 0.1, 0.3, 0.5, 0.9]), minute))
     return frames

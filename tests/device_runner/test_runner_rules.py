@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rule_oracle import Oracle, random_rule, random_sequence
+from rule_oracle import Oracle, in_hours, random_rule, random_sequence
 
 from device_runner.audit import Record, replay
 from device_runner.config.parts import Rule
+from device_runner.hours import within
 from device_runner.rules import FIRED, Engine, Memory, Score, Sight, decide, score_labels
 
 MS = 1_000_000
@@ -40,12 +41,13 @@ def test_the_engine_agrees_with_an_independent_oracle():
         values = random_rule(rng)
         r = msgspec.convert(values, Rule)
         engine, oracle = Engine([r]), Oracle(r)
-        for captured, now, inert, confidence, other in random_sequence(rng):
+        for captured, now, inert, confidence, other, minute in random_sequence(rng):
             scores = {} if inert else {"cat": Score(confidence, other)}
-            got = engine.step(Sight(captured_ns=captured, now_ns=now, inert=inert, scores=scores))["r"]
-            assert got == oracle.step(captured, now, inert, confidence, other), (values, oracle.history)
+            got = engine.step(Sight(captured_ns=captured, now_ns=now, inert=inert, scores=scores, minute=minute))["r"]
+            assert got == oracle.step(captured, now, inert, confidence, other, minute), (values, oracle.history)
             seen.add(got)
-    assert seen >= {FIRED, "confidence", "margin", "votes", "held", "cooldown", "stale", "covered", "failed"}
+    states = {"stale", "covered", "failed", "clock", "hours"}
+    assert seen >= {FIRED, "confidence", "margin", "votes", "held", "cooldown", *states}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,18 @@ def test_a_gap_forgets_the_votes():
 @pytest.mark.parametrize("age_ms", [1001, -1])
 def test_a_frame_that_is_old_or_from_the_future_decides_nothing(age_ms: int):
     assert verdicts(rule(), sight(1.0, at_ms=5000, age_ms=age_ms)) == ["stale"]
+
+
+@pytest.mark.parametrize("spans", [("mon-fri 07:00-19:00",), ("22:00-06:00",), ("sat 08:00-12:00", "sun 23:00-01:00")])
+def test_hours_are_those_of_a_calendar_in_every_minute_of_the_week(spans: tuple[str, ...]):
+    assert [within(spans, minute) for minute in range(10080)] == [in_hours(spans, minute) for minute in range(10080)]
+
+
+def test_out_of_its_hours_or_without_a_clock_a_rule_decides_nothing_and_forgets():
+    r, night = rule(k=2, n=2, hours=["22:00-06:00"]), 23 * 60
+    times = [night, 12 * 60, night, night, None, night]
+    seen = [msgspec.structs.replace(sight(1.0, at_ms=i * 100), minute=minute) for i, minute in enumerate(times)]
+    assert verdicts(r, *seen) == ["votes", "hours", "votes", FIRED, "clock", "votes"]
 
 
 def test_it_is_held_until_released_and_then_waits_for_the_cooldown():
