@@ -40,4 +40,4 @@ class Classifier:
         m = self.bundle.manifest
         pixels = preprocess.pixels(preprocess.decode(data), m.preprocess)
         raw = self.engine.run(preprocess.tensor(pixels, m.preprocess, m.input))
-        return postprocess.top_k(postprocess.probabilities(raw, m.output), m.labels, k)
+        return postprocess.top_k(postprocess.confidences(raw, m.output), m.labels, k)

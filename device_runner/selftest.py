@@ -18,7 +18,7 @@ from device_runner.engines.base import FIX, Engine
 from device_runner.errors import BundleError, SelfTestError
 from device_runner.golden import Golden, digest, read_golden
 from device_runner.manifest import Manifest
-from device_runner.postprocess import probabilities, scores
+from device_runner.postprocess import confidences, scores
 
 MAX_PIXEL_DIFFERENCE = 1  # of 255: JPEG decoders may round differently
 TOLERANCE_QUANTIZED = 0.02  # of the golden outputs' range
@@ -88,7 +88,7 @@ def answer(golden: Golden, i: int, m: Manifest, engine: Engine) -> NDArray[np.fl
     if not np.array_equal(digest(x), golden.inputs_sha256[i]):
         raise _failed(f"golden vector {i} gives another input tensor", "its SHA-256 is not the golden one")
     raw = engine.run(x)
-    probabilities(raw, m.output)  # refuses logits that are declared as probabilities
+    confidences(raw, m.output)  # refuses logits that are declared as probabilities
     return scores(raw, m.output)
 
 

@@ -36,7 +36,7 @@ def rounds(classifier: Classifier) -> None:
     parts: dict[str, Callable[[], object]] = {
         "preprocess": preprocess,
         "invoke": partial(engine.run, x),
-        "postprocess": partial(postprocess.probabilities, raw, m.output),
+        "postprocess": partial(postprocess.confidences, raw, m.output),
     }
     for _ in range(WARM):
         for work in parts.values():

@@ -186,7 +186,7 @@ def _time_stages(sides: dict[str, _Loaded]) -> None:
             "decode": partial(preprocess.decode, data),
             "resize": partial(preprocess.pixels, picture, m.preprocess),
             "encode": partial(side.tensor, pixels),
-            "postprocess": partial(postprocess.probabilities, raw, m.output),
+            "postprocess": partial(postprocess.confidences, raw, m.output),
         }
         for name, run in stages.items():
             side.stages_ms[name] = round(float(np.median([timed(run) for _ in range(STAGE_SAMPLES)])), DIGITS)

@@ -62,7 +62,7 @@ class Model:
         prepared = time.perf_counter_ns()
         raw = self.engine.run(x)
         model_ms = _ms_since(prepared)
-        confidences = tuple(postprocess.probabilities(raw, m.output).tolist())
+        confidences = postprocess.confidences(raw, m.output)
         return Seen(confidences=confidences, look=look, prepare_ms=(prepared - start) / 1e6, model_ms=model_ms)
 
     def _is_still(self, thumbnail: bytes) -> bool:
