@@ -77,13 +77,28 @@ def test_without_systemd_nothing_is_sent():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_the_unit_is_hardened():
-    unit = ROOT / "device_runner" / "deploy" / "device_runner.service"
+@pytest.mark.parametrize("name", ["device_runner", "device_runner-model"])
+def test_the_units_are_hardened(name: str):
+    unit = ROOT / "device_runner" / "deploy" / f"{name}.service"
     argv = ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(unit)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze cannot judge a file")
     assert done.returncode == 0, done.stdout[-300:]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units(tmp_path: Path):
+    programs = {"/usr/lib/rauc/device-runner": "/bin/true", "/usr/local/bin/device_runner": "/bin/true"}
+    for unit in (ROOT / "device_runner" / "deploy").glob("device_runner*.*"):
+        text = unit.read_text(encoding="utf-8")
+        for program, instead in programs.items():  # which are not installed here
+            text = text.replace(program, instead)
+        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+    units = sorted(map(str, tmp_path.iterdir()))
+    assert len(units) == 3
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not re.findall("Unknown|Failed to parse|ignoring", done.stderr), done.stderr
 
 
 # --- metrics and health
