@@ -14,18 +14,22 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Callable
 
 import msgspec
 
 from device_runner.clock import SECOND, monotonic_ns
 from device_runner.config.parts import Config, Mqtt
+from device_runner.errors import Problem
 from device_runner.homeassistant import BIRTH_TOPIC, discovery
 from device_runner.log import Log
 from device_runner.mqtt import Client
 from device_runner.mqtt_packets import Message
 
 SEND_S = 1.0  # for what may be dropped
+FORGET_S = 10.0
+RETAINED = ("available", "status", "nonce")
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,3 +121,24 @@ class Bus:
     def close(self) -> None:
         """Say that the runner stopped on purpose, and leave."""
         self.client.close({f"{self.base}/available": b"stopped"})
+
+
+def forget(config: Config, mqtt: Mqtt) -> None:
+    """Take back what a broker keeps of a device that is gone: an empty payload ends a retained message.
+
+    Raises:
+        Problem: the broker is not reached, or does not acknowledge.
+    """
+    base = f"{mqtt.prefix}/{config.device}"
+    found, _ = discovery(config.device, base)
+    online = threading.Event()
+    client = Client(mqtt, f"{mqtt.prefix}-{config.device}-forget", (f"{base}/available", b""), on_online=online.set)
+    client.start()
+    try:
+        if not online.wait(FORGET_S):
+            raise Problem(f"the broker {mqtt.host} is not reached", client.reason, "check [mqtt] of the configuration")
+        for topic in (*(f"{base}/{name}" for name in RETAINED), found):
+            if not client.publish(topic, b"", 1, FORGET_S, retain=True):
+                raise Problem(f"{topic} is not taken back", "the broker does not acknowledge", "run it again")
+    finally:
+        client.close()

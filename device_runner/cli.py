@@ -24,6 +24,7 @@ COMMANDS = {  # command -> the module with the function of that name
     "check": "device_runner.field_commands",
     "replay": "device_runner.field_commands",
     "review": "device_runner.field_commands",
+    "forget": "device_runner.field_commands",
     "install": "device_runner.store_commands",
     "trial": "device_runner.store_commands",
     "commit": "device_runner.store_commands",
@@ -79,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_probe_options(probe)
     run = commands.add_parser("run", help="serve: watch a source, decide by rules, act")
     check = commands.add_parser("check", help="explain a configuration; nothing is run")
-    for command in (run, check):
+    forget = commands.add_parser("forget", help="take back what the MQTT broker keeps of a device that was removed")
+    for command in (run, check, forget):
         command.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
     replay = commands.add_parser("replay", help="take the decisions of an audit file again, and compare")
     replay.add_argument("audit", type=Path, nargs="+", metavar="AUDIT", help="an audit.jsonl")

@@ -1,4 +1,4 @@
-"""The commands of a runner in the field: run, check, replay, review. Each takes the arguments and two streams."""
+"""The commands of a runner in the field: each takes the arguments and two streams."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TextIO
 
 import msgspec
 
-from device_runner import audit, service
+from device_runner import audit, bus, service
 from device_runner import check as checking
 from device_runner.bundle import open_bundle
 from device_runner.config.reading import read
-from device_runner.errors import Problem
+from device_runner.errors import ConfigError, Problem
 from device_runner.log import Log
 from device_runner.review import COLUMNS, kept
 from device_runner.store.models import Store
@@ -73,6 +73,18 @@ def review(arguments: Namespace, out: TextIO, err: TextIO) -> int:
     except OSError as error:
         raise Problem(f"{arguments.folder} cannot be read", error.strerror or str(error), "name DIR/review") from error
     return 1 if damaged else 0
+
+
+def forget(arguments: Namespace, out: TextIO, err: TextIO) -> int:
+    """Take back what the broker keeps of this device."""
+    config = read(arguments.config)
+    if config.mqtt is None:
+        raise ConfigError(
+            f"{arguments.config} names no broker", "there is no [mqtt]", "name the device's configuration"
+        )
+    bus.forget(config, config.mqtt)
+    out.write(f"{config.mqtt.host} keeps nothing of {config.device} any more\n")
+    return 0
 
 
 def cell(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -37,12 +38,14 @@ from device_runner.worker.process import ProcessWorker, Worker
 ROUNDS, FRAMES = 20, 25  # every variant in turn, so many frames each
 MODEL_MS = 5.0  # of the model that the claim is about
 RAW = (640, 480)
+START_S, WAITING_S = 10.0, 30.0  # of a runner without camera and broker
 LIMITS = {
     "overhead_inline": 0.02,
     "overhead_process": 0.02,
     "cold_start_s": 1.5,
     "memory_mib": 120.0,
     "verify_ms": 150.0,
+    "waiting_cpu": 0.02,
 }
 VERIFIED_BYTES = 15 << 20
 
@@ -53,6 +56,7 @@ def measure(bundle: Path, scale: float, scratch: Path) -> Measured:
     images = make_images()
     result |= cold_start(bundle, images[0], scratch)
     result["verify_ms"] = verification(bundle, scratch / "large")
+    result["waiting_cpu"] = waiting(bundle, scratch)
     result |= {f"overhead_{name}": result[f"{name}, jpeg"]["overhead"] for name in ("inline", "process")}
     missed = [f"{name} {result[name]:.3g}, {limit} allowed" for name, limit in LIMITS.items() if result[name] > limit]
     failure = Failure(what="a target is missed", why="; ".join(missed), fix="measure on an idle machine, or mend it")
@@ -201,6 +205,34 @@ def peak_memory(bundle: Path, scratch: Path) -> float:
     child.stdout.read()
     child.wait()
     return round(pss, 1)
+
+
+def waiting(bundle: Path, scratch: Path) -> float:
+    """Share of one processor that a runner takes while neither its camera nor its broker is there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]  # on which then nobody listens
+    config = scratch / "w.toml"
+    lines = [f'bundle = "{bundle}"', "[source]", f'url = "http://127.0.0.1:{port}/"']
+    config.write_text("\n".join([*lines, "[mqtt]", 'host = "127.0.0.1"', f"port = {port}"]))
+    argv = [sys.executable, "-m", "device_runner", "run", str(config)]
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(START_S)
+    before, start = processor_s(child.pid), time.perf_counter()
+    time.sleep(WAITING_S)
+    share = (processor_s(child.pid) - before) / (time.perf_counter() - start)
+    assert child.poll() is None
+    child.terminate()
+    child.wait()
+    return round(share, 4)
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor time of a process and of all children it has or had."""
+    ticks = 0
+    for number in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, fields[11:15]))  # its own in user and kernel mode, and those of children that ended
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def field_kib(pid: int, name: str) -> int:

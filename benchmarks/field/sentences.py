@@ -23,7 +23,9 @@ def kills(r: Result) -> str:
 def costs(r: Result) -> str:
     inline, process, raw = (r[name]["overhead"] for name in ("inline, jpeg", "process, jpeg", "process, raw"))
     beside = f"{inline:.1%} of a 5 ms model's time inline, {process:.1%} with a process ({raw:.1%} for raw 640 x 480)"
-    return f"beside preprocessing and model {beside}; first answer {r['cold_start_s']:.2f} s; {r['memory_mib']:.0f} MiB"
+    waits = f"; waiting for camera and broker {r['waiting_cpu']:.1%} of a processor" if "waiting_cpu" in r else ""
+    first = f"first answer {r['cold_start_s']:.2f} s; {r['memory_mib']:.0f} MiB{waits}"
+    return f"beside preprocessing and model {beside}; {first}"
 
 
 def broker(r: Result) -> str:

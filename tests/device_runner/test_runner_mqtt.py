@@ -20,6 +20,7 @@ import pytest
 from broker import Broker, Listener, needs_mosquitto, wait_until
 from test_runner_rules import make_record
 
+from device_runner import cli
 from device_runner.audit import Audit, Record
 from device_runner.bus import Bus
 from device_runner.clock import monotonic_ns
@@ -437,6 +438,31 @@ def test_without_commands_nothing_is_listened_to(tmp_path: Path, broker: Broker,
     time.sleep(0.2)
     assert not bus.disarmed and bus.ignored == 0 and not listener.on("device_runner/door/nonce")
     bus.close()
+
+
+@needs_mosquitto
+def test_a_device_that_is_removed_is_forgotten(tmp_path: Path, broker: Broker, listener: Listener, bundle_path: Path):
+    settings = msgspec.structs.replace(broker.settings, discovery=True, commands=True)
+    bus = Bus(config(tmp_path, settings), settings, Log(io.StringIO()))
+    bus.client.start()
+    topics = ["homeassistant/device/door/config", "device_runner/door/available", "device_runner/door/nonce"]
+    for topic in topics:
+        listener.wait_for(topic)
+    bus.status(b"{}")
+    listener.wait_for("device_runner/door/status")
+    bus.close()
+    file = tmp_path / "c.toml"
+    file.write_text(f'bundle = "{bundle_path}"\ndevice = "door"\n[source]\nurl = "-"\n')
+    assert cli.main(["forget", str(file)]) == 2  # no broker is named
+    file.write_text(file.read_text() + f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
+    assert cli.main(["forget", str(file)]) == 0
+    late = Listener(broker)  # hears what the broker still keeps
+    late.client.publish("listener/mark", b"", 1, 1)
+    late.wait_for("listener/mark")
+    late.close()
+    assert {message.topic for message in late.heard if message.retained and "door" in message.topic} == set()
+    broker.kill()
+    assert cli.main(["forget", str(file)]) == 1
 
 
 @needs_mosquitto

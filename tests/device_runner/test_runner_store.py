@@ -284,6 +284,19 @@ def release(folder: Path, source: Path, key: Path, **changes: object) -> Path:
     return copy
 
 
+@pytest.mark.parametrize(("until", "code"), [("20200101", 11), ("20990101", 0)])
+def test_a_key_that_has_expired_signs_nothing(
+    until: str, code: int, tmp_path: Path, bundles: list[Path], keys: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By the device's clock; counters, not dates, keep old releases out."""
+    trusted = tmp_path / "trusted"
+    trusted.write_text((keys / "trusted").read_text().replace("release ", f'release valid-before="{until}",', 1))
+    signed = release(tmp_path / "r", bundles[0], keys / "good")
+    words = ["install", str(signed), "--store", str(tmp_path / "store"), "--trusted-keys", str(trusted)]
+    assert cli.main(words) == code
+    assert ("expired" in capsys.readouterr().err) == (code == 11)
+
+
 Break = Callable[[Path, Path], None]
 
 
