@@ -521,7 +521,7 @@ PUBLIC: Mapping[str, str] = {
     "device_runner.manifest": (
         "MANIFEST_NAME SCHEMA Accuracy File Input Latency Leftover Manifest Output Preprocess TruthLabel dump parse"
     ),
-    "device_runner.postprocess": "Answer probabilities scores top_k",
+    "device_runner.postprocess": "Answer confidences scores top_k",
     "device_runner.preprocess": "encode prepare tensor",
     "device_runner.selftest": "SelfTest selftest",
     "shrink": "__version__",
