@@ -8,7 +8,7 @@ import typer
 
 import shrink
 from shrink import shell
-from shrink.allocator import keep_freed_memory
+from shrink.process import settle
 from shrink.verbs import board, data, export, look, prune, reports, search, targets, tune
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -65,7 +65,7 @@ def root(
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    keep_freed_memory()
+    settle()
     raise SystemExit(shell.run(app, argv, name="shrink"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-from shrink.allocator import keep_freed_memory
+from shrink.process import settle
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; must come before torch and numpy
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; must com
 settings.register_profile("shrink", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("shrink")
 
-keep_freed_memory()  # as the command line does
+settle()  # as the command line does
 
 
 @pytest.hookimpl(hookwrapper=True)

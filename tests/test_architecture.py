@@ -22,9 +22,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("device_runner",),
     ("shrink",),  # the bare package: a version
     (
-        "allocator",
         "errors",
         "files",
+        "process",
         "quiet",
         "shell",
         "recipe",
