@@ -9,12 +9,6 @@ import msgspec
 from shrink.recipe import ExportRecipe
 
 STEP = 0.05  # between two factors of pruning
-STARTS = (
-    0.0,
-    1.0,
-    0.6,
-    0.3,
-)  # what is tried first, as powers of the most that may be removed: 1x, 3x, 1.95x, 1.4x of 3x
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +49,16 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                         yield Point(prune=round(1 + STEP * step, 2), resolution=side, targets=names, epochs=epochs)
 
     def starts(self) -> Iterator[Point]:
-        """Where a search begins: both ends and two between, at the model's own resolution, in every precision."""
-        factors = dict.fromkeys(round(1 + STEP * round((self.most_pruned**power - 1) / STEP), 2) for power in STARTS)
-        for factor in factors:
+        """Where a search begins: the whole model and as little of it as is allowed, in every precision."""
+        most = round(1 + STEP * round((self.most_pruned - 1) / STEP), 2)
+        for factor in dict.fromkeys((1.0, most)):
             for names in self.targets:
-                epochs = 0 if factor == 1 else max(self.epochs)
-                yield Point(prune=factor, resolution=self.own, targets=names, epochs=epochs)
+                yield self.at(factor, names)
+
+    def at(self, factor: float, targets: str) -> Point:
+        """The point at the model's own resolution, trained for as long as is allowed."""
+        epochs = 0 if factor == 1 else max(self.epochs)
+        return Point(prune=factor, resolution=self.own, targets=targets, epochs=epochs)
 
     def recipe(self, base: ExportRecipe, point: Point, max_drop: float) -> ExportRecipe:
         """What `shrink export` takes to make the point."""

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from shrink.errors import DataError, RequestError
 from shrink.search import journal
+from shrink.search.aim import aims
 from shrink.search.goal import Figures
 from shrink.search.points import Point
 from shrink.search.result import Result, values
@@ -83,7 +84,11 @@ class Study:
         return entries_of(self._study)
 
     def next(self) -> tuple[int, Point] | None:
-        """A point that no worker has tried: proposed, or drawn from those that are left; None if none is."""
+        """A point that no worker has tried: aimed at, proposed, or drawn from those that are left; None if none is."""
+        taken = self._taken()
+        for point in aims(self.head.goal, self.head.space, self.entries()):
+            if point not in taken:
+                self._study.enqueue_trial(params_of(point, self.head.space), skip_if_exists=True)
         for _ in range(REPEATS):
             if proposed := self._propose():
                 return proposed
