@@ -13,14 +13,19 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY = 24 * 60
 WEEK = 7 * DAY
 _NAME, _TIME = "|".join(DAYS), "([01][0-9]|2[0-3]):[0-5][0-9]"
-PATTERN = f"^((({_NAME})(-({_NAME}))?) )?{_TIME}-({_TIME}|24:00)$"
+_SPAN = re.compile(f"((({_NAME})(-({_NAME}))?) )?{_TIME}-({_TIME}|24:00)")
+
+
+def is_span(text: str) -> bool:
+    """Whether the text is a span as `within` takes it."""
+    return _SPAN.fullmatch(text) is not None
 
 
 def within(spans: Sequence[str], minute: int) -> bool:
     """Whether a minute lies in one of the spans.
 
     Args:
-        spans: as `PATTERN` has them.
+        spans: each is one by `is_span`.
         minute: of the week, 0..10079; Monday begins at 0. The one at which a span ends is outside.
     """
     return any((minute - start) % WEEK < length for span in spans for start, length in parse(span))

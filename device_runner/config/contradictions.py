@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from device_runner.config.parts import Action, Config, Rule
 from device_runner.errors import ConfigError
-from device_runner.hours import parse
+from device_runner.hours import is_span, parse
 from device_runner.sources.grammar import parse_url
 
 FIELDS = ("rule", "label", "confidence", "id")
@@ -74,6 +74,9 @@ def _rule(at: str, r: Rule, actions: set[str]) -> Iterator[Row]:
     above = f"{at}: release_below is {release}, above min_confidence = {r.min_confidence}"
     yield release <= r.min_confidence, above, "the rule would release while it still votes yes", "lower it"
     yield release > 0, f"{at}: release_below is 0", "it could never fire twice", "raise it"
+    wrong = next((span for span in r.hours if not is_span(span)), None)
+    why = "a span is HH:MM-HH:MM, perhaps after days such as mon-fri or sat"
+    yield wrong is None, f"{at}: hours {wrong!r} are no span of time", why, 'write it like "mon-fri 07:00-19:00"'
     empty = next((span for span in r.hours if not parse(span)[0][1]), None)
     yield empty is None, f"{at}: hours {empty!r} have no length", "it could never fire", 'use "00:00-24:00" for a day'
     known = r.action is None or r.action in actions

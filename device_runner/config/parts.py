@@ -10,13 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from device_runner import hours
-
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
 Votes = Annotated[int, msgspec.Meta(ge=1, le=100)]
-Hours = Annotated[str, msgspec.Meta(pattern=hours.PATTERN)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -51,7 +48,7 @@ class Rule(Part, frozen=True, kw_only=True):
     release_below: Share | None = None  # fires again only after a frame below this; else min_confidence
     cooldown_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0  # between two fires
     max_age_ms: Annotated[float, msgspec.Meta(gt=0, le=60000)] = 1000.0  # an older frame decides nothing
-    hours: tuple[Hours, ...] = ()  # of local time, such as "mon-fri 07:00-19:00"; outside them it decides nothing
+    hours: tuple[str, ...] = ()  # of local time, such as "mon-fri 07:00-19:00"; outside them it decides nothing
     action: Name | None = None  # None: only recorded
 
 
