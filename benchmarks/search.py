@@ -32,7 +32,7 @@ GOAL = ("--max-drop", "0.5", "--smaller", "3", "--faster", "2")
 LIMIT_SECONDS = 3600.0
 KILLS = 20
 JUDGED = 10_000  # test images of the search for the winner
-SIDES = range(20, 29)  # as many points as no 20 workers can try
+SIDES = range(20, 44)  # as many points as no 20 workers can try
 TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 
 
