@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from device_runner import programs
 from device_runner.config.parts import Config, Rule
 from device_runner.errors import ConfigError
+from device_runner.float32 import f32
 from device_runner.manifest import Manifest, Output
-from device_runner.rules import f32
 from device_runner.sources.grammar import parse_url, redact
 from device_runner.text import printable
 

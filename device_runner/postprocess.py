@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runner.errors import EngineError
+from device_runner.float32 import f32
 from device_runner.manifest import Output
 
 
@@ -56,7 +57,7 @@ def confidences(raw: NDArray[np.generic], spec: Output) -> tuple[float, ...]:
     _check_form(raw, spec)
     real: list[float] = raw[0].tolist()
     if spec.scale is not None and spec.zero_point is not None:
-        zero, scale = spec.zero_point, _f32(spec.scale)
+        zero, scale = spec.zero_point, f32(spec.scale)
         real = [(code - zero) * scale for code in real]
     if not math.isfinite(sum(real)):  # of 32-bit floats a sum of 64 bits does not overflow
         raise _not_numbers(np.array(real, np.float32))
@@ -91,11 +92,6 @@ def _not_numbers(real: NDArray[np.float32]) -> EngineError:
         f"{bad.size} of {real.size} scores are not numbers",
         "run `device_runner selftest` on the bundle",
     )
-
-
-@cache
-def _f32(value: float) -> float:
-    return float(np.float32(value))
 
 
 @cache

@@ -16,7 +16,6 @@ Confidences, margins and their limits are compared as 32-bit floats: a model tha
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -24,9 +23,9 @@ import msgspec
 from device_runner import hours
 from device_runner.clock import MS, SECOND
 from device_runner.config.parts import Rule
+from device_runner.float32 import f32
 
 FIRED = "fired"
-FLOAT32 = struct.Struct("f")
 
 
 class Score(msgspec.Struct, frozen=True, array_like=True):
@@ -126,11 +125,6 @@ def _held_back(
     if fired_ns is not None and now_ns - fired_ns < rule.cooldown_s * SECOND:
         return "cooldown"
     return None
-
-
-def f32(value: float) -> float:
-    """The nearest 32-bit float."""
-    return float(FLOAT32.unpack(FLOAT32.pack(value))[0])
 
 
 def score_labels(confidences: Sequence[float], indices: Mapping[str, int]) -> dict[str, Score]:

@@ -199,8 +199,7 @@ def peak_memory(bundle: Path, scratch: Path) -> float:
         child.stdin.write(image)
         child.stdin.flush()
         time.sleep(0.05)
-        pids = [child.pid, *map(int, Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split())]
-        pss = max(pss, sum(field_kib(pid, "Pss:") for pid in pids) / 1024)
+        pss = max(pss, sum(field_kib(pid, "Pss:") for pid in with_children(child.pid)) / 1024)
     child.stdin.close()
     child.stdout.read()
     child.wait()
@@ -229,10 +228,15 @@ def waiting(bundle: Path, scratch: Path) -> float:
 def processor_s(pid: int) -> float:
     """Seconds of processor time of a process and of all children it has or had."""
     ticks = 0
-    for number in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
+    for number in with_children(pid):
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         ticks += sum(map(int, fields[11:15]))  # its own in user and kernel mode, and those of children that ended
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def with_children(pid: int) -> list[int]:
+    """A process and those that it has started and that live."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def field_kib(pid: int, name: str) -> int:

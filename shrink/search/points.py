@@ -33,7 +33,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         declined: what was left out, and why.
     """
 
-    most_pruned: float
+    most_pruned: float  # a whole number of steps
     resolutions: tuple[int, ...]
     targets: tuple[str, ...]
     own: int
@@ -50,8 +50,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
 
     def starts(self) -> Iterator[Point]:
         """Where a search begins: the whole model and as little of it as is allowed, in every precision."""
-        most = round(1 + STEP * round((self.most_pruned - 1) / STEP), 2)
-        for factor in dict.fromkeys((1.0, most)):
+        for factor in dict.fromkeys((1.0, self.most_pruned)):
             for names in self.targets:
                 yield self.at(factor, names)
 

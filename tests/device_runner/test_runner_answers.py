@@ -60,7 +60,7 @@ def test_what_is_not_a_number_is_no_answer(bad: float):
             confidences(raw, output(3, kind=kind))
 
 
-def test_logits_are_not_taken_for_confidences():
+def test_logits_are_not_taken_for_probabilities():
     with pytest.raises(EngineError, match="rather logits"):
         confidences(np.array([[3.0, -1.0]], np.float32), output(2, kind="probabilities"))
 

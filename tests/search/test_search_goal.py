@@ -90,7 +90,7 @@ def test_the_winner_keeps_the_limits_at_the_least_cost_and_is_on_the_front(
 
 
 def test_a_space_begins_at_its_ends() -> None:
-    space = Space(most_pruned=1.31, resolutions=(28, 24), targets=("a", "b"), own=28, epochs=(0, 2))
+    space = Space(most_pruned=1.3, resolutions=(28, 24), targets=("a", "b"), own=28, epochs=(0, 2))
     assert [str(point) for point in space.starts()] == [
         "whole, 28 px, a",
         "whole, 28 px, b",
