@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from benchmarks import child, report
+from benchmarks import child, report, turns
 from benchmarks.architectures import SETS, ZOO
 from benchmarks.facts import ROOT
 from benchmarks.images import SHARED
@@ -25,6 +25,7 @@ from benchmarks.rows import RESULTS, Failure, Setting, Store
 from benchmarks.zoo_result import Ask, Effort
 
 CACHE = Path(tempfile.gettempdir(), "shrink-peers")
+TURNS = Path(tempfile.gettempdir(), "shrink-zoo-turns")
 TARGETS = ("tflite-fp32", "tflite-int8", "onnx-fp32", "onnx-int8")
 QUICK_CALIBRATION, QUICK_JUDGED = 8, 2  # the fewest from which one image can be held out
 
@@ -62,6 +63,7 @@ def main(
     asks = {
         name: Ask(
             spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
+            turns=str(TURNS),
             targets=files, calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,
             min_rounds=rounds, max_seconds=seconds, seed=seed, quantize="fast" if quick else quantize,
@@ -93,6 +95,7 @@ def in_child(ask: Ask, limit: float, memory: float, scratch: Path) -> Measured:
     asked.write_bytes(msgspec.json.encode(complete))
     command = [sys.executable, "-m", "benchmarks.zoo_row", str(asked)]
     ended = child.run(command, cwd=ROOT, scratch=scratch, limit_seconds=limit, memory_gib=memory)
+    turns.release(Path(ask.turns))
     crash = child.failure(ended, "the measuring process")
     result: dict[str, Any] = msgspec.json.decode(out.read_bytes()) if out.is_file() else {}
     failure = crash or (Failure(**result["failure"]) if result.get("failure") else None)

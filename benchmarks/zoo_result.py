@@ -20,6 +20,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str  # existing directory, removed by the caller
     shared: str  # the optional data folder
     cache: str  # what peers made before
+    turns: str  # directory of the runs that share this machine, see benchmarks.turns
     targets: tuple[str, ...]  # files to make
     calibrate: int  # images that set the ranges
     judge: int  # other images, on which files are compared with torch
@@ -37,7 +38,7 @@ class Part(msgspec.Struct, kw_only=True):
 
     failure: Failure | None = None
     stage: str = ""  # where it failed: make, load or run
-    seconds: float = 0.0  # to make it, from the capture on
+    seconds: float = 0.0  # of a processor to make it, from the capture on; of a peer, by the clock
     size_bytes: int = 0
     int8_macs: float = 0.0  # share of MACs in int8
     dynamic_macs: float = 0.0  # the part of it with run-time ranges

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers
+from benchmarks import peers, turns
 from benchmarks.facts import watch_others
 from benchmarks.images import some_images
 from benchmarks.randomize import randomize
@@ -52,7 +52,8 @@ def measure(ask: Ask) -> Result:
     torch.set_num_threads(1)
     result = Result()
     try:
-        _measure(ask, result)
+        with turns.joined(Path(ask.turns)):
+            _measure(ask, result)
     except Exception as error:  # whatever happens is a finding
         result.failure = explain(error)
     _keep(ask, result)
@@ -199,11 +200,12 @@ def _begin(part: Part, stage: str, ask: Ask, result: Result) -> None:
 
 @contextmanager
 def _seconds(part: Part) -> Iterator[None]:
-    start = time.monotonic()
+    """Of the processor: while another row takes times, this one stands still."""
+    start = time.process_time()
     try:
         yield
     finally:
-        part.seconds = round(time.monotonic() - start, 2)
+        part.seconds = round(time.process_time() - start, 2)
 
 
 def _describe(part: Part, inspection: Inspection) -> None:
@@ -259,7 +261,7 @@ def _time(fmt: str, files: dict[str, Candidate], x: Floats, result: Result, ask:
         return
     ready = {name: encode_input(x[0].transpose(1, 2, 0), candidate.input) for name, candidate in mine.items()}
     runs = {name: partial(candidate.engine.run, ready[name]) for name, candidate in mine.items()}
-    with watch_others() as others:
+    with turns.alone(Path(ask.turns)), watch_others() as others:
         samples = interleave(
             runs,
             rng=np.random.default_rng(ask.seed),

@@ -22,6 +22,7 @@ from benchmarks.field.bundles import make_keys
 from benchmarks.field.slow_worker import repeat
 from benchmarks.loop import Measured
 from benchmarks.rows import Failure
+from benchmarks.turns import with_children
 from device_runner import __version__
 from device_runner.audit import Audit, sha256
 from device_runner.bundle import open_bundle
@@ -232,11 +233,6 @@ def processor_s(pid: int) -> float:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         ticks += sum(map(int, fields[11:15]))  # its own in user and kernel mode, and those of children that ended
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def with_children(pid: int) -> list[int]:
-    """A process and those that it has started and that live."""
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def field_kib(pid: int, name: str) -> int:
