@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from shrink.bench.host import host
+from device_runner.probe.facts import facts
+from shrink.bench.host import int8_dot_products
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("shrink", "device_runner", "recipes")
@@ -31,6 +32,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What the numbers were measured on."""
 
     cpu: str
+    int8: str = ""  # what int8 gains from, of `shrink.bench.host`; "" in rows from before it was noted
     cores: int
     memory_gib: float
     system: str
@@ -46,6 +48,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
+def words(machine: Machine) -> str:
+    """As `shrink.bench.host` says it."""
+    return ", ".join(filter(None, (machine.cpu, f"{machine.cores} cores", machine.int8)))
+
+
 def conditions() -> Conditions:
     """The conditions now."""
     return Conditions(
@@ -53,7 +60,8 @@ def conditions() -> Conditions:
         dirty=bool(_git("status", "--porcelain", "--", *CODE)),
         code=code_hash(ROOT),
         machine=Machine(
-            cpu=host().rpartition(", ")[0],
+            cpu=facts().cpu or "unknown processor",
+            int8=int8_dot_products(),
             cores=os.cpu_count() or 1,
             memory_gib=round(_memory_gib(), 1),
             system=f"{platform.system()} {platform.machine()}",

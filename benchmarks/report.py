@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.architectures import ZOO
 from benchmarks.exports import read_report
-from benchmarks.facts import BUSY
+from benchmarks.facts import BUSY, words
 from benchmarks.field.sentences import SENTENCES
 from benchmarks.onboard.sentences import SENTENCES as BOARD_SENTENCES
 from benchmarks.peers import PEERS
@@ -57,7 +57,7 @@ def render(results: Path) -> str:
 
 def _conditions(rows: Sequence[Row]) -> list[str]:
     """Which code and machine the rows come from; one line if all agree."""
-    machines = {f"{r.conditions.machine.cpu}, {r.conditions.machine.cores} cores" for r in rows}
+    machines = {words(row.conditions.machine) for row in rows}
     codes = {f"{r.conditions.commit[:10]}{' with changes' if r.conditions.dirty else ''}" for r in rows}
     dates = sorted(r.date[:10] for r in rows)
     packages = ("torch", "litert-torch", "ai-edge-litert", "onnxruntime")
@@ -140,7 +140,7 @@ def zoo(rows: Sequence[Row]) -> list[str]:
     """The verdicts first, then TFLite, ONNX, and what failed."""
     found = {row.name: result_of(row) for row in rows}
     return [
-        *_zoo_verdicts(found),
+        *_zoo_verdicts(rows, found),
         *(f"- {name}: {peer.summary}, given our float file." for name, peer in PEERS.items()),
         "",
         "### TFLite",
@@ -185,29 +185,49 @@ def size_ratio(result: Result, fmt: str) -> float | None:
     return small / large if small and large else None
 
 
-def _zoo_verdicts(found: dict[str, Result]) -> list[str]:
+def _zoo_verdicts(rows: Sequence[Row], found: dict[str, Result]) -> list[str]:
     lines = []
+    machines = {row.name: words(row.conditions.machine) for row in rows}
     for fmt, peers in (("tflite", TFLITE_PEERS), ("onnx", ONNX_PEERS)):
         int8, n = f"{fmt}-int8", len(found)
         good = {name: result for name, result in found.items() if works(result, int8)}
-        parity = {name: part(result, f"{fmt}-fp32").max_relative_error for name, result in found.items()}
         ratios = {name: r for name, result in good.items() if (r := versus(result, int8, f"{fmt}-fp32")) is not None}
         beaten = {name: r for name, result in good.items() if (r := worst_ratio(result, int8, peers)) is not None}
-        sizes = {
-            name: r
-            for name, result in good.items()
-            if part(result, f"{fmt}-fp32").size_bytes > LARGE_BYTES and (r := size_ratio(result, fmt)) is not None
-        }
         lines += [
             f"- {fmt}: {len(good)} of {n} convert and run.",
-            f"- {fmt}: float parity above {PARITY:g}: {_names(parity, lambda e: e > PARITY, tiny)}.",
-            f"- {fmt}: int8 / float time, geometric mean {number(geometric_mean(ratios.values()))} of {len(ratios)}; "
+            f"- {fmt}: int8 / float time, geometric mean {_means(ratios, machines)}; "
             f"above {SLOWEST}: {_names(ratios, lambda r: r > SLOWEST, number)}.",
             f"- {fmt}: above {AGAINST_PEERS} x the better of {' and '.join(peers)} ({len(beaten)} compared): "
             f"{_names(beaten, lambda r: r > AGAINST_PEERS, number)}.",
-            f"- {fmt}: file / float above 0.28 for floats over 5 MB: {_names(sizes, lambda r: r > 0.28, number)}.",
+            *_written_verdicts(found, fmt),
         ]
     return lines
+
+
+def _written_verdicts(found: dict[str, Result], fmt: str) -> list[str]:
+    """What is true of the files on any machine."""
+    parity = {name: part(result, f"{fmt}-fp32").max_relative_error for name, result in found.items()}
+    sizes = {
+        name: r
+        for name, result in found.items()
+        if works(result, f"{fmt}-int8")
+        and part(result, f"{fmt}-fp32").size_bytes > LARGE_BYTES
+        and (r := size_ratio(result, fmt)) is not None
+    }
+    return [
+        f"- {fmt}: float parity above {PARITY:g}: {_names(parity, lambda e: e > PARITY, tiny)}.",
+        f"- {fmt}: file / float above 0.28 for {len(sizes)} floats over 5 MB: "
+        f"{_names(sizes, lambda r: r > 0.28, lambda r: number(r, 3))}.",
+    ]
+
+
+def _means(ratios: Mapping[str, float], machines: Mapping[str, str]) -> str:
+    """A mean for each machine: what int8 gains depends on it more than on the network."""
+    lines = []
+    for machine in sorted({machines[name] for name in ratios}):
+        mine = [ratio for name, ratio in ratios.items() if machines[name] == machine]
+        lines.append(f"{number(geometric_mean(mine))} of {len(mine)} ({machine})")
+    return ", ".join(lines) or NONE
 
 
 def _names(
@@ -271,7 +291,8 @@ def coverage(rows: Sequence[Row]) -> list[str]:
             " ".join(small.undelegated), f"{row.seconds:.0f}", _unstable(result),
         ])  # fmt: skip
     intro = f"Of {len(rows)} architectures convert and answer: {counts}."
-    return [intro, "", *table(header, lines), *_part_failures(rows, found)]
+    verdicts = [line for fmt in ("tflite", "onnx") for line in _written_verdicts(found, fmt)]
+    return [intro, "", *verdicts, "", *table(header, lines), *_part_failures(rows, found)]
 
 
 def _part_failures(rows: Sequence[Row], found: dict[str, Result]) -> list[str]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
-_NAMES = ("model name", "Model", "Hardware")  # x86, then what ARM kernels write
+from device_runner.probe.facts import facts
+
+DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")  # as Linux names them, the best first
 
 
-def host(cpuinfo: Path = CPUINFO, cores: int | None = None) -> str:
-    """Processor and core count, such as "Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz, 2 cores"."""
-    count = cores or os.cpu_count() or 1
-    return f"{_processor(cpuinfo)}, {count} core{'s' if count > 1 else ''}"
+def host(root: Path = Path("/"), cores: int | None = None) -> str:
+    """Processor, cores and what int8 gains from: "AMD EPYC 9004, 2 cores, int8 dot products (avx512_vnni)".
+
+    Processors that share a name differ in the last part, and int8 files in their times by a factor of up to 3.
+    """
+    processor, count = facts(root).cpu or platform.processor() or platform.machine(), cores or os.cpu_count() or 1
+    return ", ".join(filter(None, (processor, f"{count} core{'s' if count > 1 else ''}", int8_dot_products(root))))
 
 
-def _processor(cpuinfo: Path) -> str:
-    try:
-        text = cpuinfo.read_text(errors="replace")
-    except OSError:
-        text = ""
-    for name in _NAMES:
-        if found := re.search(rf"^{name}\s*:[^\S\n]*(\S.*?)\s*$", text, re.MULTILINE):
-            return " ".join(found[1].split())
-    return platform.processor() or platform.machine() or "unknown processor"
+def int8_dot_products(root: Path = Path("/")) -> str:
+    """Whether the processor multiplies and adds four int8 values at once; "" where the system does not tell."""
+    features = facts(root).features
+    best = next((name for name in DOT_PRODUCTS if name in features), None)
+    if best is not None:
+        return f"int8 dot products ({best})"
+    return "no int8 dot products" if features else ""

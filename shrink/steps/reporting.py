@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations
 
-from shrink.bench.host import host
+from shrink.bench.host import host, int8_dot_products
 from shrink.data.stream import SkipLog
 from shrink.export.names import MODEL_NAMES
 from shrink.report import schema
@@ -64,7 +64,12 @@ def build_report(outcome: Outcome, *, command: Sequence[str], seconds: Mapping[s
         cross=tuple(_crossings(outcome.verified.answers)),
         steps=tuple(_steps(outcome.verified.answers)),
         verdict=overall(accuracy.verdict for accuracy in outcome.verified.accuracy.values()),
-        notes=(*outcome.job.notes, *outcome.verified.notes, *_slower(outcome.timed), *_beside_rivals(outcome)),
+        notes=(
+            *outcome.job.notes,
+            *outcome.verified.notes,
+            *_not_faster(outcome.timed, int8_dot_products()),
+            *_beside_rivals(outcome),
+        ),
         seconds=dict(seconds),
         versions=versions(),
         host=host(),
@@ -135,12 +140,14 @@ def _not_pruned(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield f"pruning of {declined.layer}", declined.why
 
 
-def _slower(timed: Mapping[str, Timed]) -> Iterator[str]:
-    """The targets that are surely slower than their float file: int8 is asked for to be faster."""
+def _not_faster(timed: Mapping[str, Timed], dot_products: str) -> Iterator[str]:
+    """The targets that are not surely faster than their float file: int8 is asked for to be faster."""
+    reason = f": this processor has {dot_products}, which int8 gains from" if dot_products.startswith("no ") else ""
     for name, found in timed.items():
         low, high = found.timing.ratio_low, found.timing.ratio_high
-        if low is not None and high is not None and low > 1:
-            yield f"{name} takes {low:.2f} to {high:.2f} times as long as its float file on this host"
+        if low is not None and high is not None and high >= 1:
+            surely = "is slower" if low > 1 else "is not faster"
+            yield f"{name} {surely} than its float file on this host, {low:.2f} to {high:.2f} times its time{reason}"
 
 
 def _beside_rivals(outcome: Outcome) -> Iterator[str]:

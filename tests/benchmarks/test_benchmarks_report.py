@@ -52,7 +52,7 @@ def zoo_result() -> Result:
 
 GOLDEN_ZOO = [
     "- tflite: 1 of 2 convert and run.",
-    "- tflite: int8 / float time, geometric mean 0.40 of 1; above 0.95: none.",
+    "- tflite: int8 / float time, geometric mean 0.40 of 1 (a cpu, 2 cores); above 0.95: none.",
     "- onnx: above 1.05 x the better of ort-static and ort-static-uint8 (1 compared): mobilenet_v2 1.20.",
     "| mobilenet_v2 | CNN | 3.5 | 300 | 2e-06 | 10.0 | 0.40 | 0.50 | failed | 0.80 | 0.264 | 100.0 % | 1 | 94 % |",
     "- **mobilenet_v2, aeq-dynamic (make)**: aeq-dynamic crashed / why: a bug / fix: none",
@@ -71,6 +71,19 @@ def test_the_page_of_a_zoo(tmp_path: Path) -> None:
     assert [line for line in GOLDEN_ZOO if line not in page] == []
     report.write(tmp_path)
     assert (tmp_path / "README.md").read_text() == page
+
+
+def test_coverage_names_what_is_not_the_float_model_and_what_is_not_small(tmp_path: Path) -> None:
+    good, bad = zoo_result(), zoo_result()
+    bad.parts["tflite-fp32"].max_relative_error = 2e-4
+    bad.parts["tflite-int8"].size_bytes = bad.parts["tflite-fp32"].size_bytes // 2
+    store = Store("coverage", tmp_path)
+    store.save(row("coverage", "mobilenet_v2", good))
+    store.save(row("coverage", "swin_t", bad))
+    page = report.render(tmp_path)
+    assert "- tflite: float parity above 0.0001: swin_t 2e-04." in page
+    assert "- tflite: file / float above 0.28 for 2 floats over 5 MB: swin_t 0.500." in page
+    assert "- onnx: float parity above 0.0001: none." in page
 
 
 def test_the_cost_of_commands(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from shrink.steps.calibrating import HELD_OUT_EVERY, _Images
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import Job
-from shrink.steps.reporting import _slower
+from shrink.steps.reporting import _not_faster
 from shrink.steps.sanity import FloatModel, check_float
 from shrink.steps.timing import Timed
 from shrink.steps.verifying import _parity
@@ -193,20 +193,26 @@ def test_a_float_file_may_round_otherwise() -> None:
 # --- reporting
 
 
+SAID = "than its float file on this host"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (2.351, 2.38, ["onnx-int8 takes 2.35 to 2.38 times as long as its float file on this host"]),
-        (0.98, 1.3, []),
+        (2.351, 2.38, [f"onnx-int8 is slower {SAID}, 2.35 to 2.38 times its time"]),
+        (0.98, 1.3, [f"onnx-int8 is not faster {SAID}, 0.98 to 1.30 times its time"]),
+        (0.4, 0.9, []),
         (None, None, []),
     ],
 )
-def test_a_target_that_is_surely_slower_than_float_is_noted(
+def test_a_target_that_is_not_surely_faster_than_float_is_noted(
     low: float | None, high: float | None, said: list[str]
 ) -> None:
     latency = Latency(median_ms=1.0, p90_ms=1.0, ratio_to_float=1.0, samples=50, host="")
-    timing = Timing(samples_ms=(1.0,), ratio_low=low, ratio_high=high)
-    assert list(_slower({"onnx-int8": Timed(latency, timing)})) == said
+    timed = {"onnx-int8": Timed(latency, Timing(samples_ms=(1.0,), ratio_low=low, ratio_high=high))}
+    assert list(_not_faster(timed, "int8 dot products (i8mm)")) == said
+    why = ": this processor has no int8 dot products, which int8 gains from"
+    assert list(_not_faster(timed, "no int8 dot products")) == [text + why for text in said]
 
 
 # --- bundling
