@@ -1,6 +1,8 @@
-"""A graph whose weights can be trained, on many images at once."""
+"""A graph whose weights can be trained, on many images at once, and how fast they learn."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, fx, nn
 
@@ -51,3 +53,13 @@ def make_parameters(graph_module: fx.GraphModule) -> list[nn.Parameter]:
             module.register_parameter(leaf, nn.Parameter(value.detach().clone()))
             found.append(getattr(module, leaf))
     return found
+
+
+def rate_at(step: int, steps: int, warmup: float) -> float:
+    """Share of the highest learning rate: a rise in a straight line, then a cosine to zero.
+
+    >>> rate_at(0, 100, 0.1), round(rate_at(9, 100, 0.1), 2), round(rate_at(99, 100, 0.1), 2)
+    (0.1, 0.98, 0.0)
+    """
+    warm = max(1, round(warmup * steps))
+    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))

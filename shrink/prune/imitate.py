@@ -8,7 +8,6 @@ sum of a residual branch and its shortcut is matched (Romero et al., "FitNets", 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from shrink.graph.batch import batched_parts
 from shrink.graph.edit import telling
-from shrink.graph.training import make_parameters
+from shrink.graph.training import make_parameters, rate_at
 
 WARMUP = 0.1  # share of the steps in which the rate rises
 CLOSEST = 0.7  # of an image's width and height that a closer cut shows at least
@@ -65,7 +64,7 @@ def imitate(
     """
     weights = make_parameters(small)
     optimizer = torch.optim.Adam(weights, lr=lesson.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, lesson.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, lesson.steps, WARMUP))
     teacher = batched_parts(telling(whole, tuple(twin.whole for twin in twins)))
     student = batched_parts(telling(small, tuple(twin.small for twin in twins)))
     for _ in track(iter(range(lesson.steps))):
@@ -119,8 +118,3 @@ def _error(given: Tensor, wanted: Tensor) -> Tensor:
 def _centred(scores: Tensor) -> Tensor:
     """A number added to all scores changes no answer."""
     return scores - scores.mean(1, keepdim=True)
-
-
-def _rate(step: int, steps: int) -> float:
-    warm = max(1, int(WARMUP * steps))
-    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))

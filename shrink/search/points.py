@@ -55,8 +55,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                 yield self.at(factor, names)
 
     def at(self, factor: float, targets: str) -> Point:
-        """The point at the model's own resolution, trained for as long as is allowed."""
-        epochs = 0 if factor == 1 else max(self.epochs)
+        """The point at the model's own resolution, trained for the fewest epochs that are any."""
+        epochs = 0 if factor == 1 else min(filter(None, self.epochs), default=0)
         return Point(prune=factor, resolution=self.own, targets=targets, epochs=epochs)
 
     def recipe(self, base: ExportRecipe, point: Point, max_drop: float) -> ExportRecipe:

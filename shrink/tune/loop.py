@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from shrink.errors import DivergenceError
+from shrink.graph.training import rate_at
 from shrink.tune.checkpoints import Checkpoints, Standing
 from shrink.tune.feed import Feed, Part, held_out
 from shrink.tune.losses import objective
@@ -226,16 +227,6 @@ class Training:
 
 
 LOADERS = 4  # processes that prepare images for a GPU
-
-
-def rate_at(step: int, steps: int, warmup: float) -> float:
-    """Share of the highest learning rate: a rise in a straight line, then a cosine to zero.
-
-    >>> rate_at(0, 100, 0.1), round(rate_at(9, 100, 0.1), 2), round(rate_at(99, 100, 0.1), 2)
-    (0.1, 0.98, 0.0)
-    """
-    warm = max(1, round(warmup * steps))
-    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,10 +18,10 @@ SPACE = Space(most_pruned=4.0, resolutions=(28, 20), targets=("a",), own=28, epo
 GOAL = Goal(max_drop=0.5, faster=2.0, smaller=3.0)
 
 
-def tried(number: int, point: Point, ratio: float, size_ratio: float = 0.1) -> Entry:
+def tried(number: int, point: Point, ratio: float, size_ratio: float = 0.1, lost: int = 0) -> Entry:
     clocked = (Clocked(board="local", median_ms=ratio, ratio=ratio),)
     file = File(
-        target="a", sha256="", size_bytes=1, size_ratio=size_ratio, clocked=clocked, images=100, lost=0, won=0
+        target="a", sha256="", size_bytes=1, size_ratio=size_ratio, clocked=clocked, images=10_000, lost=lost, won=0
     )  # fmt: skip
     found = Result(files=(file,), macs=1, parameters=1)
     return Entry(number=number, point=point, state="done", result=found, why="", seconds=1.0)
@@ -63,3 +63,17 @@ def test_other_resolutions_and_failed_trials_say_nothing() -> None:
     failed = Entry(number=3, point=SPACE.at(2.0, "a"), state="failed", result=None, why="", seconds=1.0)
     assert list(aims(GOAL, SPACE, [*entries, tried(2, small, 0.4), failed])) == [aim]
     assert list(aims(Goal(max_drop=0.5), SPACE, entries)) == []  # no limit of size or time
+
+
+def test_what_is_fast_enough_and_loses_too_much_is_trained_for_longer() -> None:
+    space = Space(most_pruned=4.0, resolutions=(28,), targets=("a",), own=28, epochs=(0, 2, 5, 9))
+    whole, most = space.starts()
+    assert (whole.epochs, most.epochs) == (0, 2)
+    near = space.at(3.95, "a")
+    entries = [tried(0, whole, 1.0), tried(1, near, 0.51), tried(2, most, 0.49, lost=100)]
+    for epochs in (5, 9):
+        (aim,) = aims(GOAL, space, entries)
+        assert aim == Point(prune=4.0, resolution=28, targets="a", epochs=epochs)
+        assert list(aims(GOAL, space, [*entries, tried(len(entries), aim, 0.49)])) == []  # it is the winner
+        entries.append(tried(len(entries), aim, 0.49, lost=80))
+    assert list(aims(GOAL, space, entries)) == []  # trained for as long as is allowed
