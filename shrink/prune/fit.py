@@ -46,7 +46,10 @@ def refit(ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
     whole, held_out = ranked.whole, _held_out(ranked.whole, images)
     some = images[: min(REPAIR_IMAGES, len(images) - held_out, max(1, images_at_once(whole) // 2))]
     repaired = without(ranked, made.choice)
-    repair(whole, repaired, ranked.coupling, made.choice, some, per_image=max(16, ROWS // len(some)))
+    repair(
+        whole, repaired, ranked.coupling, made.choice, some,
+        batch=images_at_once(whole, gradients=True), per_image=max(16, ROWS // len(some)),
+    )  # fmt: skip
     before, after = (divergence(whole, graph, images[-held_out:]) for graph in (made.graph, repaired))
     words = f"divergence of the answers {before:.3g} -> {after:.3g} on {held_out} others"
     small = repaired if after < before else made.graph

@@ -97,8 +97,12 @@ def check_layers(graph_module: fx.GraphModule, layers: Sequence[str]) -> None:
             raise RecipeError(f"there is no layer {name!r} to keep", "no convolution or linear is named so", fix)
 
 
-def images_at_once(graph_module: fx.GraphModule) -> int:
-    """How many images can be run together in `BATCH_BYTES`, by the values that live at the same time."""
+def images_at_once(graph_module: fx.GraphModule, *, gradients: bool = False) -> int:
+    """How many images can be run together in `BATCH_BYTES`, by the values that live at the same time.
+
+    Args:
+        gradients: values are needed again for them, and live to the end.
+    """
     last = {source: node for node in graph_module.graph.nodes for source in node.all_input_nodes}
     live = peak = 0
     for node in graph_module.graph.nodes:
@@ -106,7 +110,7 @@ def images_at_once(graph_module: fx.GraphModule) -> int:
         live += size
         peak = max(peak, live)
         for source in node.all_input_nodes:
-            if last[source] is node and source.op == "call_function":
+            if last[source] is node and source.op == "call_function" and not gradients:
                 live -= 4 * math.prod(source.meta.get("shape", (0,)))
     return max(1, BATCH_BYTES // max(peak, 1))
 

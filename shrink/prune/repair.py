@@ -3,7 +3,7 @@
 A layer of the smaller graph reads what the smaller graph computes, errors of earlier layers included, and is
 fitted by least squares to what the same layer of the whole graph gave. Where only an addition reads it, the
 sum is what should come out right, so that each block also repairs what the shortcut brings. Where the blocks
-after a sum are gone, it is fitted to what the sum after them was.
+after a sum are gone, it is fitted to what the sum after them was. Places that the answers depend on count for more.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from shrink.graph.edit import add_constant, is_constant
 from shrink.prune.blocks import Block
 from shrink.prune.choose import Choice
 from shrink.prune.groups import Coupling
+from shrink.prune.influence import influence
 from shrink.prune.moments import fits, flat_weight, input_rows, output_rows
 from shrink.prune.remove import put
 from shrink.prune.trace import shape_of
@@ -38,6 +39,7 @@ def repair(
     choice: Choice,
     images: Tensor,
     *,
+    batch: int,
     per_image: int,
 ) -> None:
     """Fit the layers of `small` in place.
@@ -45,9 +47,12 @@ def repair(
     Args:
         whole: the graph that `small` was cut out of.
         images: (N, C, H, W); both graphs hold their values for all of them at once.
+        batch: images of which all values are held at once.
         per_image: places of each image that enter a fit.
     """
     goals = _goals(whole, small, choice)
+    layouts = {goal.stands_for: layer for layer, goal in goals.items()}
+    weights = influence(whole, layouts, images, batch=batch, per_image=per_image)
     ahead = _Ahead(whole, images, Counter(goal.stands_for for goal in goals.values()))
     walk = Walk(small, images)
     for node in walk.calls():
@@ -56,7 +61,12 @@ def repair(
             wanted = kept(ahead.take(goal.stands_for), ahead.nodes[goal.stands_for], coupling, choice.dead)
             if goal.other is not None:
                 wanted = wanted - walk.values[goal.other]
-            _fit(small, node, walk.read(node.args[0]), wanted, per_image)
+            rows = _Rows(
+                input_rows(node, walk.read(node.args[0]), per_image),
+                output_rows(node, wanted, per_image),
+                weights[goal.stands_for].reshape(-1, 1),
+            )
+            _fit(small, node, rows)
         walk.step(node)
 
 
@@ -136,15 +146,25 @@ class _Ahead:
         return self._held[name] if self._wanted[name] else self._held.pop(name)
 
 
-def _fit(small: fx.GraphModule, node: fx.Node, x: Tensor, wanted: Tensor, per_image: int) -> None:
-    rows, target = input_rows(node, x, per_image), output_rows(node, wanted, per_image)
-    missing = target - rows @ (before := flat_weight(small, node)).T
-    power = target.square().sum(1, keepdim=True)
-    even = (power.mean() / (power + power.mean() + 1e-12)).sqrt()  # a few huge tokens must not decide for all
-    rows, missing = rows * even, missing * even
-    second = (rows.T @ rows / len(rows)).to(torch.float64)
-    cross = (rows.T @ missing / len(rows)).to(torch.float64)
-    ridge = max(RIDGE, len(second) / (len(second) + len(rows)))  # with few rows per unknown, stay near what was cut
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a layer reads and should give, place by place."""
+
+    given: Tensor  # (R, K + 1)
+    wanted: Tensor  # (R, O)
+    weights: Tensor  # (R, 1), mean 1
+
+    def effective(self) -> float:
+        """As many rows of one weight would say as much (Kish)."""
+        return float(self.weights.sum().square() / self.weights.square().sum())
+
+
+def _fit(small: fx.GraphModule, node: fx.Node, rows: _Rows) -> None:
+    before = flat_weight(small, node)
+    left = rows.given * rows.weights / len(rows.given)
+    second = (left.T @ rows.given).to(torch.float64)
+    cross = (left.T @ (rows.wanted - rows.given @ before.T)).to(torch.float64)
+    ridge = max(RIDGE, len(second) / (len(second) + rows.effective()))  # few rows per unknown: near what was cut
     pull = ridge * second.diagonal()[:-1].mean().clamp_min(1e-12) * torch.eye(len(second), dtype=torch.float64)
     pull[-1, -1] = 1e-9  # the bias is free
     after = before + torch.linalg.solve(second + pull, cross).T.to(torch.float32)

@@ -40,7 +40,7 @@ def _counts(entry: Entry, space: Space, targets: str) -> bool:
 
 def _between(over: float, within: float, known: Mapping[float, float]) -> float:
     share = known[over] / (known[over] - known[within])
-    factor = over * (within / over) ** share
+    factor: float = over * (within / over) ** share
     steps = math.ceil(round((factor - over) / STEP, 6))
     last = round((within - over) / STEP) - 1
     return round(over + STEP * min(max(steps, 1), last), 2)

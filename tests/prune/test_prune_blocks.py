@@ -160,7 +160,7 @@ def test_the_layer_before_a_dropped_block_says_what_it_said() -> None:
     small = without(ranked(whole, [0.0] * 3), choice)
     wanted = batched(whole)(pictures())
     cut_off = float((batched(small)(pictures()) - wanted).abs().max())
-    repair(whole, small, find_groups(whole), choice, pictures(), per_image=256)
+    repair(whole, small, find_groups(whole), choice, pictures(), batch=16, per_image=256)
     assert float((batched(small)(pictures()) - wanted).abs().max()) < 0.02 * cut_off
 
 

@@ -98,7 +98,7 @@ def test_channels_that_say_the_same_go_for_nothing() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = float((batched(small)(test) - wanted).abs().max())
-    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), batch=16, per_image=256)
     assert float((batched(small)(test) - wanted).abs().max()) < 0.01 * cut
 
 
@@ -111,7 +111,7 @@ def test_repair_of_a_residual_block_answers_more_like_the_whole() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = (batched(small)(test) - wanted).square().mean()
-    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), per_image=256)
+    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), batch=16, per_image=256)
     assert (batched(small)(test) - wanted).square().mean() < 0.5 * cut
 
 
