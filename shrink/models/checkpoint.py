@@ -57,7 +57,8 @@ def apply(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     if shapes:
         pairs = [f"{key} is {_shape(state[key])}, the model has {_shape(own[key])}" for key in shapes]
         raise CheckpointError("the checkpoint is of a model with other sizes", _some(pairs), _sizes_fix(own, state))
-    module.load_state_dict(dict(state))
+    own.update(state)  # it also says of which version each layer is, which a plain file of tensors does not
+    module.load_state_dict(own)
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             fix = "give a checkpoint from before the training diverged"

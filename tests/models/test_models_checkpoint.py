@@ -190,6 +190,30 @@ def test_apply_copies_every_tensor() -> None:
     )
 
 
+class Versioned(nn.Linear):
+    """Loads only what says its version, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict, prefix: str, metadata: dict, *others: object) -> None:  # type: ignore[type-arg]
+        if metadata.get("version") not in (1, 2):
+            raise ValueError("version should be set")
+        super()._load_from_state_dict(state, prefix, metadata, *others)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_layers_that_ask_for_a_version_are_told_theirs(tmp_path: Path, name: str) -> None:
+    """A file of tensors alone has none."""
+    trained, model = nn.Sequential(Versioned(3, 2)), nn.Sequential(Versioned(3, 2))
+    path = tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(trained.state_dict(), path)
+    else:
+        safetensors.torch.save_file(trained.state_dict(), path)
+    apply(model, read_state_dict(path)[0])
+    assert torch.equal(model[0].weight, trained[0].weight)
+
+
 def test_the_first_keys_of_both_sides_are_named() -> None:
     state = {f"encoder.{key}": tensor for key, tensor in network().state_dict().items()}
     with pytest.raises(CheckpointError, match=r"missing 0\.weight, 0\.bias.* more; unexpected encoder\.0\.weight"):
