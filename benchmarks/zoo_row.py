@@ -61,10 +61,11 @@ def measure(ask: Ask) -> Result:
 
 
 def _measure(ask: Ask, result: Result) -> None:
-    images = some_images(Path(ask.shared), Path(ask.scratch, "images"), ask.calibrate + ask.judge)
+    others = max(ask.calibrate, STATISTICS_IMAGES)
+    images = some_images(Path(ask.shared), Path(ask.scratch, "images"), others + ask.judge)
     chosen = np.linspace(0, len(images) - 1, ask.judge).round().astype(np.int64)
-    calibration = images.subset(np.setdiff1d(np.arange(len(images)), chosen))
-    model = random_model(ask, calibration)
+    unjudged = images.subset(np.setdiff1d(np.arange(len(images)), chosen))
+    model, calibration = random_model(ask, unjudged), unjudged.subset(np.arange(ask.calibrate))
     judged = Judged.of(model, images.subset(chosen))
     result.parameters = sum(p.numel() for p in model.module.parameters())
     result.input_shape, result.images = model.input_shape, images.name
