@@ -6,18 +6,15 @@ Needs `shrink board setup qemu`, and an export's directory with the targets that
 
 from __future__ import annotations
 
-import sys
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import report
 from benchmarks.facts import ROOT
-from benchmarks.loop import Again, Measured, run_rows
-from benchmarks.rows import RESULTS, Setting, Store
+from benchmarks.loop import Again, known
+from benchmarks.promised import run_promises, use_helpers_of
+from benchmarks.rows import RESULTS, Store
 
 RUN = ROOT / "out" / "demo" / "cnn"
 
@@ -32,19 +29,10 @@ def main(
     """Measure the promises; exit 1 if one is broken."""
     if not (run / "report.json").is_file():
         raise typer.BadParameter(f"there is no run at {run}: run `make demo`, or name one with --run")
-    sys.path[:0] = [str(ROOT / "tests" / part) for part in ("boards", "device_runner")]
-    names = only or list(ROWS)
-    settings: dict[str, dict[str, Setting]] = {name: {"scale": scale} for name in names}
-    measures = {name: partial(measure, name, run.resolve(), scale) for name in names}
-    failed = run_rows(Store("boards", results), measures, settings, Again(again or bool(only)))
-    report.write(results)
+    use_helpers_of(("boards", "device_runner"))
+    asked = {name: ROWS[name] for name in known(only or [*ROWS], ROWS, "row")}
+    failed = run_promises(Store("boards", results), asked, run, scale, Again(again or bool(only)))
     raise typer.Exit(bool(failed))
-
-
-def measure(name: str, run: Path, scale: float, scratch: Path) -> Measured:
-    """One row: the figures, and the promises they break."""
-    found: Measured = import_module(ROWS[name]).measure(run, scale, scratch)
-    return found
 
 
 ROWS = {

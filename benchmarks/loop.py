@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +59,18 @@ def run_rows(
         for note in notes:
             typer.echo(f"    {note}")
     return failed
+
+
+def known(names: list[str], all_: Collection[str], what: str) -> list[str]:
+    """The names, if all are known.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
+    unknown = [name for name in names if name not in all_]
+    if unknown:
+        raise typer.BadParameter(f"unknown {what} {', '.join(unknown)}; known: {', '.join(all_)}")
+    return names
 
 
 def _leave(*_: object) -> None:

@@ -6,18 +6,15 @@ Needs `make demo` for the bundle; `soak` and `broker` mosquitto, `kills` strace,
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import report
 from benchmarks.facts import ROOT
-from benchmarks.loop import Again, Measured, run_rows
-from benchmarks.rows import RESULTS, Setting, Store
+from benchmarks.loop import Again, known
+from benchmarks.promised import run_promises, use_helpers_of
+from benchmarks.rows import RESULTS, Store
 
 BUNDLE = ROOT / "out" / "demo" / "cnn" / "tflite-int8"
 
@@ -35,22 +32,10 @@ def main(
     """Measure the runner's promises; exit 1 if one is broken."""
     if not bundle.is_dir():
         raise typer.BadParameter(f"there is no bundle at {bundle}: run `make demo`, or name one with --bundle")
-    sys.path.insert(0, str(ROOT / "tests" / "device_runner"))
-    names = only or list(ROWS)
-    settings: dict[str, dict[str, Setting]] = {name: {"scale": scale} for name in names}
-    measures = {name: partial(measure, name, bundle.resolve(), scale) for name in names}
-    failed = run_rows(Store("device_runner", results), measures, settings, Again(again or bool(only)))
-    report.write(results)
+    use_helpers_of(("device_runner",))
+    asked = {name: ROWS[name] for name in known(only or [*ROWS], ROWS, "row")}
+    failed = run_promises(Store("device_runner", results), asked, bundle, scale, Again(again or bool(only)))
     raise typer.Exit(bool(failed))
-
-
-def measure(name: str, bundle: Path, scale: float, scratch: Path) -> Measured:
-    """One row: the figures, and the promises they break."""
-    from importlib import import_module
-
-    module = import_module(ROWS[name])
-    found: Callable[[Path, float, Path], Measured] = module.measure
-    return found(bundle, scale, scratch)
 
 
 ROWS = {

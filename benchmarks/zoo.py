@@ -19,7 +19,7 @@ from benchmarks import child, report, turns
 from benchmarks.architectures import SETS, ZOO
 from benchmarks.facts import ROOT
 from benchmarks.images import SHARED
-from benchmarks.loop import Again, Measured, run_rows
+from benchmarks.loop import Again, Measured, known, run_rows
 from benchmarks.peers import PEERS
 from benchmarks.rows import RESULTS, Failure, Setting, Store
 from benchmarks.zoo_result import Ask, Effort
@@ -57,9 +57,9 @@ def main(
 
     Example: python -m benchmarks.zoo --quick --only mobilenet_v2
     """
-    names = _known(only, ZOO, "architecture") if only else list(SETS[set_])
-    chosen = [] if quick or peer == ["none"] else _known(peer, PEERS, "peer") if peer else list(PEERS)
-    files = tuple(_known(target, TARGETS, "target") if target else TARGETS)
+    names = known(only, ZOO, "architecture") if only else list(SETS[set_])
+    chosen = [] if quick or peer == ["none"] else known(peer, PEERS, "peer") if peer else list(PEERS)
+    files = tuple(known(target, TARGETS, "target") if target else TARGETS)
     asks = {
         name: Ask(
             spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
@@ -111,13 +111,6 @@ def blame(result: dict[str, Any], crash: Failure) -> None:
     for part in result.get("parts", {}).values():
         if part["stage"] and part["failure"] is None:
             part["failure"] = msgspec.to_builtins(crash)
-
-
-def _known(names: list[str], known: Any, what: str) -> list[str]:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise typer.BadParameter(f"unknown {what} {', '.join(unknown)}; known: {', '.join(known)}")
-    return names
 
 
 if __name__ == "__main__":
