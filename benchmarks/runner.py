@@ -1,7 +1,7 @@
 """device_runner in the field: does it keep what it promises when everything around it breaks?
 
 Example: python -m benchmarks.runner --only rules
-Needs `make demo` for the bundle; `soak` and `broker` mosquitto, `kills` strace, `sources` ffmpeg and ip.
+Needs `make demo` for the bundle; `soak`, `sinks` and `broker` mosquitto, `kills` strace, `sources` ffmpeg and ip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUNDLE = ROOT / "out" / "demo" / "cnn" / "tflite-int8"
 def main(
     only: Annotated[
         list[str] | None,
-        typer.Option(help="rules, bundles, kills, costs, broker, sources, changes or soak; repeatable."),
+        typer.Option(help="rules, bundles, kills, costs, broker, sources, sinks, changes or soak; repeatable."),
     ] = None,
     bundle: Annotated[Path, typer.Option(help="A bundle of the demo.")] = BUNDLE,
     scale: Annotated[float, typer.Option(help="Do so much of the full amount, 0 to 1.")] = 1.0,
@@ -45,6 +45,7 @@ ROWS = {
     "costs": "benchmarks.field.costs",
     "broker": "benchmarks.field.broker",
     "sources": "benchmarks.field.sources",
+    "sinks": "benchmarks.field.sinks",
     "changes": "benchmarks.field.changes",
     "soak": "benchmarks.field.soak",
 }

@@ -35,6 +35,12 @@ def broker(r: Result) -> str:
     )
 
 
+def sinks(r: Result) -> str:
+    none = r["fps"]["none"]
+    others = ", ".join(f"{rate / none:.1%} with {name}" for name, rate in r["fps"].items() if name != "none")
+    return f"of {none:.1f} frames a second answered without receivers of events, while one hangs: {others}"
+
+
 def sources(r: Result) -> str:
     rows = r["faults"].values()
     return (
@@ -70,6 +76,7 @@ SENTENCES: dict[str, Callable[[Result], str]] = {
     "costs": costs,
     "broker": broker,
     "sources": sources,
+    "sinks": sinks,
     "changes": changes,
     "soak": soak,
 }
