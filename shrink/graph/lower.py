@@ -17,7 +17,8 @@ from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors
 from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, layer_norm, number_to_tensor, silu
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear
-from shrink.graph.lower_places import every_other, pad_with, piece, pool_of_one, pool_padding, pool_to_mean
+from shrink.graph.lower_places import every_other, pad_with, piece, short_cats
+from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
 
@@ -79,7 +80,8 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "pad_with": {aten.constant_pad_nd.default: pad_with},
     "pool_padding": {aten.max_pool2d.default: pool_padding},
     "every_other": {aten.slice.Tensor: every_other},
-    "pool_of_one": {aten.avg_pool2d.default: pool_of_one},
+    "average_pool": {aten.avg_pool2d.default: average_pool},
+    "short_cats": {aten.cat.default: short_cats},
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "big_depthwise": {aten.conv2d.default: big_depthwise},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
@@ -96,7 +98,8 @@ DESCRIPTIONS = {
     "pool_padding": "zeros put around what is not negative before its maximum is taken",
     "pad_with": "padding with a number written as a concatenation",
     "every_other": "slices with steps written as a reshape and a selection",
-    "pool_of_one": "average pools of one place written as a reshape and a selection",
+    "average_pool": "average pools written as depthwise convolutions, means or selections",
+    "short_cats": "concatenations of many parts written as ones of few",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",

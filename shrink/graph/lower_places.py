@@ -1,7 +1,8 @@
-"""Rewrites of pools, padding and slices: they move numbers, or pick from them, and compute little."""
+"""Rewrites of padding, slices and concatenations: they move numbers."""
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -10,55 +11,6 @@ from torch import fx
 from shrink.graph.edit import add_constant, call
 
 aten = torch.ops.aten
-
-
-def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A global average pool is a mean over height and width; XNNPACK's AVERAGE_POOL is float only."""
-    size: Any = node.args[1]
-    if list(size) not in ([1], [1, 1]):
-        return None
-    return call(node, aten.mean.dim, node.args[0], [2, 3], True)
-
-
-def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Pad with 0 before a maximum of values that are not negative.
-
-    PyTorch pads with minus infinity, which TFLite writes as PADV2: XNNPACK does not take it, and the graph is cut
-    in two there.
-    """
-    args: list[Any] = [*node.args]
-    x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
-    high, wide = (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1])
-    if not (high or wide) or ceil or not _is_nonnegative(x):
-        return None
-    padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
-    return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
-
-
-def _is_nonnegative(node: fx.Node) -> bool:
-    if node.target is aten.hardtanh.default:
-        return bool(node.args[1] >= 0)  # type: ignore[operator]
-    return node.target in (aten.relu.default, aten.sigmoid.default)
-
-
-def pool_of_one(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """An average over one number is a slice with steps: XNNPACK takes no pool of one place."""
-    given: list[Any] = [*node.args]
-    found, kernel, stride, padding, _, _, divisor = given + _POOL[len(given) :]
-    steps = [stride] * 2 if isinstance(stride, int) else list(stride or kernel) * (2 // len(stride or kernel))
-    ones = all(size == 1 for size in ([kernel] if isinstance(kernel, int) else kernel))
-    if not ones or divisor not in (None, 1) or padding not in (0, [0], [0, 0]):
-        return None
-    shape = list(found.meta["shape"])
-    for axis, step in zip((-2, -1), steps, strict=True):
-        place = len(shape) + axis
-        if step > 1:
-            found = _every(node, found, shape, place, step)
-            shape[place] = -(-shape[place] // step)
-    return found  # type: ignore[no-any-return]
-
-
-_POOL: list[Any] = [None, [1, 1], [], 0, False, True, None]  # defaults of avg_pool2d(x, kernel, stride, padding, ...)
 
 
 def pad_with(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -93,19 +45,51 @@ def every_other(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     first = start or 0
     if step == 1 or not 0 <= first < step or shape[axis] != -(-size // step):
         return None
-    return _every(node, source, list(source.meta["shape"]), axis, step, first)
+    return every(node, source, list(source.meta["shape"]), axis, step, first)
 
 
 _SLICE: list[Any] = [None, 0, None, None, 1]  # defaults of slice(x, axis, start, end, step)
 
 
-def _every(node: fx.Node, source: fx.Node, shape: list[int], axis: int, step: int, first: int = 0) -> fx.Node:
+def every(node: fx.Node, source: fx.Node, shape: list[int], axis: int, step: int, first: int = 0) -> fx.Node:
     """The first-th of every `step` numbers along an axis of a value of that shape."""
     groups = -(-shape[axis] // step)
     if missing := groups * step - shape[axis]:
         source = call(node, aten.constant_pad_nd.default, source, [0, 0] * (len(shape) - 1 - axis) + [0, missing], 0.0)
     apart = [*shape[:axis], groups, step, *shape[axis + 1 :]]
     return call(node, aten.select.int, call(node, aten.reshape.default, source, apart), axis + 1, first)
+
+
+MOST_PARTS = 5
+"""Of a concatenation: XNNPACK takes no longer one, and the graph is cut in two there."""
+
+
+def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A concatenation of many parts as one of few that goes on from what an earlier one has joined.
+
+    A dense block joins all that came before once for every layer; each begins with what the one before it joined. A
+    lonely long one stays: the converter would join again what nobody else reads apart.
+    """
+    parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
+    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    known = _joined_before(node, parts, axis) if len(parts) > MOST_PARTS else None
+    if known is None or len(parts) - known[1] >= MOST_PARTS:
+        return None
+    new = call(node, aten.cat.default, [known[0], *parts[known[1] :]], axis)
+    new.meta["joined"] = (node.args[0], axis)
+    return new
+
+
+def _joined_before(node: fx.Node, parts: list[Any], axis: int) -> tuple[fx.Node, int] | None:
+    """The longest concatenation before a node that joins the first of these parts alone, and how many they are."""
+    found = None
+    for other in takewhile(lambda before: before is not node, node.graph.nodes):
+        if other.target is aten.cat.default:
+            given, along = other.meta.get("joined", (other.args[0], other.args[1] if len(other.args) > 1 else 0))
+            begins = along == axis and len(given) < len(parts) and list(given) == parts[: len(given)]
+            if begins and (found is None or len(given) > found[1]):
+                found = (other, len(given))
+    return found
 
 
 def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

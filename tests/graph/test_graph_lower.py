@@ -498,14 +498,78 @@ def test_every_other_number_is_selected(function: Callable[[Tensor], Tensor]) ->
         (lambda x: F.avg_pool2d(x, 1, 2, ceil_mode=True, count_include_pad=False), 2),
         (lambda x: F.avg_pool2d(x, 1, [1, 2]), 1),
         (lambda x: F.avg_pool2d(x, 1, 2, divisor_override=1), 2),
-        (lambda x: F.avg_pool2d(x, [1, 2], 2), 0),
-        (lambda x: F.avg_pool2d(x, 1, 2, divisor_override=3), 0),
     ],
 )
 def test_an_average_of_one_place_is_a_selection(function: Callable[[Tensor], Tensor], selections: int) -> None:
-    found = lowered(function, "pool_of_one", (1, 3, 8, 7))
+    found = lowered(function, "average_pool", (1, 3, 8, 7))
     assert found.count("select.int") == selections
-    assert ("avg_pool2d.default" in found) == (selections == 0)
+    assert "avg_pool2d.default" not in found
+
+
+@pytest.mark.parametrize(
+    ("function", "becomes"),
+    [
+        (lambda x: F.avg_pool2d(x, 2), "conv2d.default"),
+        (lambda x: F.avg_pool2d(x, [1, 2], [2, 1]), "conv2d.default"),
+        (lambda x: F.avg_pool2d(x, 3, 1, 1), "conv2d.default"),
+        (lambda x: F.avg_pool2d(x, 1, 2, divisor_override=3), "conv2d.default"),
+        (lambda x: F.avg_pool2d(x, (8, 7)), "mean.dim"),
+        (lambda x: F.avg_pool2d(x, (8, 7), divisor_override=5), "avg_pool2d.default"),  # 56 taps
+        (lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), "avg_pool2d.default"),  # edges differ
+        (lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), "avg_pool2d.default"),
+    ],
+)
+def test_an_average_of_few_places_is_a_convolution(function: Callable[[Tensor], Tensor], becomes: str) -> None:
+    assert lowered(function, "average_pool", (1, 3, 8, 7)) == [becomes]
+
+
+# --- concatenations
+
+
+def dense(layers: int, parts: int = 1) -> Callable[[Tensor], Tensor]:
+    """A dense block: every layer reads all that came before."""
+
+    def run(x: Tensor) -> Tensor:
+        known = [x * (1 + i) for i in range(parts)]
+        for _ in range(layers):
+            known.append(torch.cat(known, 1).sin()[:, :2])
+        return torch.cat(known, 1)
+
+    return run
+
+
+def cats(graph_module: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph_module.graph.nodes if node.target is aten.cat.default]
+
+
+@pytest.mark.parametrize(("layers", "parts"), [(12, 1), (3, 8)])
+def test_long_concatenations_go_on_from_those_before_them(layers: int, parts: int) -> None:
+    """Each joins one more to what the layer before it joined, and copies no more than it did."""
+    function = dense(layers, parts)
+    graph_module = traced(function, (1, 3, 4, 4))
+    before = [len(node.args[0]) for node in cats(graph_module)]
+    assert before == [parts + i for i in range(layers + 1)]
+    lower(graph_module, ["short_cats"])
+    same(graph_module, function)
+    first = next(i for i, count in enumerate(before) if count > 5 and i > 0)
+    assert [len(node.args[0]) for node in cats(graph_module)] == [*before[:first], *[2] * (layers + 1 - first)]
+
+
+def test_a_lonely_long_concatenation_stays() -> None:
+    assert lowered(dense(0, 30), "short_cats").count("cat.default") == 1
+
+
+def test_short_concatenations_and_those_of_another_axis_stay() -> None:
+    assert lowered(lambda x: torch.cat([x] * 5, 1), "short_cats") == ["cat.default"]
+
+    def function(x: Tensor) -> Tensor:
+        y = x.sin()
+        return torch.cat([x, y], 2).sum(2, keepdim=True) + torch.cat([x, y, x, y, x, y], 1)[:, :3]
+
+    graph_module = traced(function, (1, 3, 8, 8))
+    lower(graph_module, ["short_cats"])
+    same(graph_module, function)
+    assert [len(node.args[0]) for node in cats(graph_module)] == [2, 6]
 
 
 @pytest.mark.parametrize(

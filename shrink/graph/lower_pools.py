@@ -1,0 +1,88 @@
+"""Rewrites of pools into what a runtime computes without leaving its fast path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from shrink.graph.edit import add_constant, call
+from shrink.graph.lower_convolutions import MOST_TAPS
+from shrink.graph.lower_places import every
+
+aten = torch.ops.aten
+
+
+def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A global average pool is a mean over height and width; XNNPACK's AVERAGE_POOL is float only."""
+    size: Any = node.args[1]
+    if list(size) not in ([1], [1, 1]):
+        return None
+    return call(node, aten.mean.dim, node.args[0], [2, 3], True)
+
+
+def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Pad with 0 before a maximum of values that are not negative.
+
+    PyTorch pads with minus infinity, which TFLite writes as PADV2: XNNPACK does not take it, and the graph is cut
+    in two there.
+    """
+    args: list[Any] = [*node.args]
+    x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
+    high, wide = (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1])
+    if not (high or wide) or ceil or not _is_nonnegative(x):
+        return None
+    padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
+    return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
+
+
+def _is_nonnegative(node: fx.Node) -> bool:
+    if node.target is aten.hardtanh.default:
+        return bool(node.args[1] >= 0)  # type: ignore[operator]
+    return node.target in (aten.relu.default, aten.sigmoid.default)
+
+
+def average_pool(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """An average over few places as a depthwise convolution with equal weights, over all of them as a mean.
+
+    XNNPACK averages floats only, and the converter writes the pool in int8 where its neighbours are, so that the graph
+    is cut in two there. The equal weights are all 127 in int8, which is exact. An average over one number is a slice
+    with steps.
+    """
+    given: list[Any] = [*node.args]
+    x, kernel, stride, padding, ceil, padded_too, divisor = given + _POOL[len(given) :]
+    size, edge = _pair(kernel), _pair(padding)
+    step = _pair(stride or kernel)
+    if len(x.meta["shape"]) != 4:
+        return None
+    _, channels, *places = x.meta["shape"]
+    if size == (1, 1) and edge == (0, 0) and divisor in (None, 1):
+        return _some_places(node, x, step)
+    if ceil or (edge != (0, 0) and not padded_too):
+        return None
+    if size == tuple(places) and edge == (0, 0) and divisor in (None, size[0] * size[1]):
+        return call(node, aten.mean.dim, x, [2, 3], True)
+    if size[0] * size[1] > MOST_TAPS:
+        return None
+    weight = torch.full((channels, 1, *size), 1 / (divisor or size[0] * size[1]))
+    with node.graph.inserting_before(node):
+        weights = add_constant(graph_module, f"{node.name}_weight", weight)
+    return call(node, aten.conv2d.default, x, weights, None, [*step], [*edge], [1, 1], channels)
+
+
+_POOL: list[Any] = [None, [1, 1], [], 0, False, True, None]  # defaults of avg_pool2d(x, kernel, stride, padding, ...)
+
+
+def _some_places(node: fx.Node, found: fx.Node, steps: tuple[int, int]) -> fx.Node:
+    shape = list(found.meta["shape"])
+    for axis, step in zip((2, 3), steps, strict=True):
+        if step > 1:
+            found = every(node, found, shape, axis, step)
+            shape[axis] = -(-shape[axis] // step)
+    return found
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return (values[0], values[-1])
