@@ -15,6 +15,7 @@ from torch import fx
 from shrink.export.clamps import without_clamps
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
+from shrink.export.float_ops import in_float
 from shrink.export.half import check_half
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
@@ -75,7 +76,11 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
-    rewrites = (quantized, read_codes), (quantized, halve_tables), (True, join_products), (form.half, halve_tflite)
+    mixed = quantized and form.wide is None and not form.only_codes
+    rewrites = (
+        (quantized, read_codes), (quantized, halve_tables), (True, join_products), (mixed, in_float),
+        (form.half, halve_tflite),
+    )  # fmt: skip
     for wanted, rewrite in rewrites:
         model = rewrite(model) if wanted else model
     model = model if form.wide is None else widen(model, form.wide)

@@ -139,7 +139,23 @@ class Mixed(nn.Module):
         return self.head((F.avg_pool2d(F.relu(x), 2) - F.relu6(x)[:, :, 1:4, 1:4]).flatten(1))
 
 
+class Between(nn.Module):
+    """Ops between int8 convolutions that XNNPACK computes in float only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.mix, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix(F.gelu(self.wide(F.relu(self.stem(x)))))
+        x = self.last(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+        return self.head(F.relu(x).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
+    "between": Between,
     "cnn": Cnn,
     "vit": Vit,
     "classic": Classic,
