@@ -26,6 +26,7 @@ from device_runner.spool import Alert, Spool
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
 MAX_WAITING = 64  # decisions between the loop and the disk
+PATIENCE_S = 5.0  # at most, for room among them, where frames can wait
 LAST_S = 2.0  # for alerts that wait at the end; a stop takes five seconds at most
 
 Publish = Callable[[str, bytes, int, float], bool]
@@ -50,12 +51,23 @@ class Counts:
 
 
 class Delivery:
-    """All actions of a configuration, with their threads. `close` ends them."""
+    """All actions of a configuration, with their threads. `close` ends them.
+
+    Args:
+        patient: the frames are of files, which wait for a slow disk; those of a camera do not.
+    """
 
     def __init__(
-        self, config: Config, log: Audit, publish: Publish | None = None, retry_first_s: float = RETRY_FIRST_S
+        self,
+        config: Config,
+        log: Audit,
+        publish: Publish | None = None,
+        retry_first_s: float = RETRY_FIRST_S,
+        *,
+        patient: bool = False,
     ) -> None:
         self._config, self._audit, self._publish, self._retry_first_s = config, log, publish, retry_first_s
+        self._patient = patient
         self._actions: Mapping[str, Action] = {action.name: action for action in config.action}
         self.counts = Counts()
         self.spool = Spool(Path(config.state) / "spool", config.spool_max_bytes) if config.state else None
@@ -73,10 +85,11 @@ class Delivery:
             thread.start()
 
     def conclude(self, record: Record) -> None:
-        """Record a decision and do its action. Returns at once."""
+        """Record a decision and do its action. Returns at once, or when there is room if it is patient."""
         action = self._actions.get(record.rule.action or "")
+        item = record, None if record.verdict != FIRED or record.dry_run else action
         try:
-            self._records.put_nowait((record, None if record.verdict != FIRED or record.dry_run else action))
+            self._records.put(item, block=self._patient, timeout=PATIENCE_S)
         except queue.Full:
             self.counts.lost += 1
 

@@ -74,7 +74,8 @@ class Service:
             stack.callback(lambda: self.loop.worker.close())  # whichever it is by then
             log.say(f"selftest ok: {worker.ready.golden} golden images on {worker.ready.engine}")
             self.bus = Bus(config, config.mqtt, log, on_online=self._wake) if config.mqtt else None
-            self.delivery = Delivery(config, self.audit, self.bus.event if self.bus else None)
+            patient = not self.source.place.live
+            self.delivery = Delivery(config, self.audit, self.bus.event if self.bus else None, patient=patient)
             stack.callback(self.delivery.close)
             self.swap = Swap(config, store, self.loop, log) if store else None
             if self.swap:
@@ -87,7 +88,7 @@ class Service:
                 self.bus.client.start()
             if config.http:
                 stack.callback(open_endpoint(config.http, self.watch).close)
-            self.lines = Lines(out, patient=not self.source.place.live)
+            self.lines = Lines(out, patient=patient)
             stack.callback(self.lines.close)
             stack.callback(self.source.close)
             self._stack = stack.pop_all()

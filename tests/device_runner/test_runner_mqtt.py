@@ -218,6 +218,24 @@ def test_the_spool_stays_within_its_quota_and_gives_up_the_oldest(tmp_path: Path
     assert done.spool.evicted == 60 - len(kept)
 
 
+@pytest.mark.parametrize("patient", [True, False])
+def test_decisions_on_files_wait_for_a_slow_disk_and_those_of_a_camera_are_counted(tmp_path: Path, patient: bool):
+    disk = threading.Event()
+
+    class Slow(Audit):
+        def write(self, record: Record) -> bool:
+            disk.wait()
+            return super().write(record)
+
+    done = Delivery(config(tmp_path, Mqtt(host="x")), Slow(tmp_path, 1 << 20), lambda *a: True, patient=patient)
+    threading.Timer(0.5, disk.set).start()
+    for i in range(100):
+        done.conclude(fire(i, "tell"))
+    assert (done.counts.lost == 0) == patient
+    wait_until(lambda: done.counts.alerts_kept == 100 - done.counts.lost)
+    done.close()
+
+
 def test_an_unlock_that_is_late_or_cannot_be_recorded_is_not_done(tmp_path: Path):
     settings = config(tmp_path, Mqtt(host="x"))
     sent: list[str] = []

@@ -84,7 +84,7 @@ def test_an_event_a_minute_writes_less_than_a_mebibyte_an_hour(tmp_path: Path, b
     config, _ = write_config(tmp_path, bundle_path, str(shots), f'dry_run = false\nstate = "{state}"')
     text = config.read_text().replace("min_confidence = 0.01", f"min_confidence = {(first + second) / 2}")
     tell = '[[action]]\nname = "tell"\ndelivery = "alert"\nexec = ["/bin/true"]\n'
-    # frames of a folder wait in the pipe, on a busy machine for longer than the second that they may be old
+    # frames of a folder wait for a slow disk, for longer than the second that they may be old
     config.write_text(text + 'max_age_ms = 60000\naction = "tell"\n' + tell)
     program = [sys.executable, "-c", COUNTED, "run", str(config)]
     ran = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
