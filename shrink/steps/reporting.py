@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations
 
+from shrink import targets
 from shrink.bench.host import host, int8_dot_products
 from shrink.data.stream import SkipLog
 from shrink.export.names import MODEL_NAMES
@@ -142,8 +143,9 @@ def _not_pruned(outcome: Outcome) -> Iterator[tuple[str, str]]:
 
 def _not_faster(timed: Mapping[str, Timed], dot_products: str) -> Iterator[str]:
     """The targets that are not surely faster than their float file: int8 is asked for to be faster."""
-    reason = f": this processor has {dot_products}, which int8 gains from" if dot_products.startswith("no ") else ""
+    missing = f": this processor has {dot_products}, which int8 gains from" if dot_products.startswith("no ") else ""
     for name, found in timed.items():
+        reason = missing if targets.load(name).precision == "int8" else ""
         low, high = found.timing.ratio_low, found.timing.ratio_high
         if low is not None and high is not None and high >= 1:
             surely = "is slower" if low > 1 else "is not faster"
