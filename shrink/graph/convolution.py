@@ -26,7 +26,7 @@ def convolution(node: fx.Node) -> Convolution:
     """Read the arguments of a conv2d node; padding given as a word was spelled out when the graph was captured."""
     given: list[Any] = [*node.args]
     x, weight, bias, stride, padding, dilation, groups = given + [None, 1, 0, 1, 1][len(given) - 2 :]
-    return Convolution(x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), int(groups))
+    return Convolution(x, weight, bias, pair(stride), pair(padding), pair(dilation), int(groups))
 
 
 def patches(node: fx.Node, x: Tensor) -> Tensor:
@@ -36,6 +36,7 @@ def patches(node: fx.Node, x: Tensor) -> Tensor:
     return functional.unfold(x, size, conv.dilation, conv.padding, conv.stride).transpose(1, 2)
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """A size of ATen, one number or two, as (height, width)."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return (values[0], values[-1])

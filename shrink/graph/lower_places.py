@@ -71,7 +71,7 @@ def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     lonely long one stays: the converter would join again what nobody else reads apart.
     """
     parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
-    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    axis = _axis_of(node)
     known = _joined_before(node, parts, axis) if len(parts) > MOST_PARTS else None
     if known is None or len(parts) - known[1] >= MOST_PARTS:
         return None
@@ -80,12 +80,16 @@ def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return new
 
 
+def _axis_of(cat: fx.Node) -> int:
+    return cat.args[1] if len(cat.args) > 1 else cat.kwargs.get("dim", 0)  # type: ignore[return-value]
+
+
 def _joined_before(node: fx.Node, parts: list[Any], axis: int) -> tuple[fx.Node, int] | None:
     """The longest concatenation before a node that joins the first of these parts alone, and how many they are."""
     found = None
     for other in takewhile(lambda before: before is not node, node.graph.nodes):
         if other.target is aten.cat.default:
-            given, along = other.meta.get("joined", (other.args[0], other.args[1] if len(other.args) > 1 else 0))
+            given, along = other.meta.get("joined", (other.args[0], _axis_of(other)))
             begins = along == axis and len(given) < len(parts) and list(given) == parts[: len(given)]
             if begins and (found is None or len(given) > found[1]):
                 found = (other, len(given))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call
 from shrink.graph.lower_convolutions import MOST_TAPS
 from shrink.graph.lower_places import every
@@ -30,7 +31,7 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """
     args: list[Any] = [*node.args]
     x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
-    high, wide = (padding, padding) if isinstance(padding, int) else (padding[0], padding[-1])
+    high, wide = pair(padding)
     if not (high or wide) or ceil or not _is_nonnegative(x):
         return None
     padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
@@ -52,8 +53,8 @@ def average_pool(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """
     given: list[Any] = [*node.args]
     x, kernel, stride, padding, ceil, padded_too, divisor = given + _POOL[len(given) :]
-    size, edge = _pair(kernel), _pair(padding)
-    step = _pair(stride or kernel)
+    size, edge = pair(kernel), pair(padding)
+    step = pair(stride or kernel)
     if len(x.meta["shape"]) != 4:
         return None
     _, channels, *places = x.meta["shape"]
@@ -81,8 +82,3 @@ def _some_places(node: fx.Node, found: fx.Node, steps: tuple[int, int]) -> fx.No
             found = every(node, found, shape, axis, step)
             shape[axis] = -(-shape[axis] // step)
     return found
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return (values[0], values[-1])

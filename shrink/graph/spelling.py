@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from shrink.graph.convolution import pair
 from shrink.graph.edit import call, is_constant, replace
 
 aten = torch.ops.aten
@@ -78,7 +79,7 @@ def _padded_conv(
     dilation: Any = 1, groups: int = 1,
 ) -> fx.Node | None:  # fmt: skip
     """A convolution whose padding is a word; "same" pads one more at the end where the total is odd."""
-    strides, dilations = _pair(stride), _pair(dilation)
+    strides, dilations = [*pair(stride)], [*pair(dilation)]
     totals = [0, 0]
     if padding == "same":
         totals = [step * (size - 1) for step, size in zip(dilations, _shape(weight)[2:], strict=True)]
@@ -87,11 +88,6 @@ def _padded_conv(
         pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
         x, halves = call(node, aten.constant_pad_nd.default, x, pads, 0.0), [0, 0]
     return call(node, aten.conv2d.default, x, weight, bias, strides, halves, dilations, groups)
-
-
-def _pair(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else [*value]
-    return values * 2 if len(values) == 1 else values
 
 
 def _add(node: fx.Node, x: fx.Node, y: Any, *, alpha: Any = 1) -> fx.Node | None:
