@@ -14,7 +14,7 @@ from torch import fx
 from shrink.export.culprit import lowering_error
 from shrink.export.half import check_half
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
-from shrink.export.onnx_half import halve_onnx
+from shrink.export.onnx_half import halve_onnx, halve_onnx_tables
 from shrink.export.onnx_ports import take_pixels
 from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
 from shrink.graph.shapes import input_shape
@@ -22,11 +22,14 @@ from shrink.graph.shapes import input_shape
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 
-def to_onnx(graph_module: fx.GraphModule, *, pixels: Codes | None = None, half: bool = False) -> bytes:
+def to_onnx(
+    graph_module: fx.GraphModule, *, quantized: bool = False, pixels: Codes | None = None, half: bool = False
+) -> bytes:
     """Convert a float graph, or one with quantize and dequantize nodes, to ONNX.
 
     Args:
         graph_module: of one image, in the layout that the file is to take.
+        quantized: whether the graph has quantize and dequantize nodes; its large float tables are held in 16 bits.
         pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
         half: whether the weights are held in 16 bits.
 
@@ -56,6 +59,8 @@ def to_onnx(graph_module: fx.GraphModule, *, pixels: Codes | None = None, half: 
         take_pixels(model, pixels)
     if half:
         halve_onnx(model)
+    elif quantized:
+        halve_onnx_tables(model)
     return bytes(model.SerializeToString())
 
 

@@ -10,12 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from shrink.export.flatbuffer import pack, parse
-from shrink.export.half import LARGEST, LEAST
+from shrink.export.half import LARGEST, LEAST, TABLE
 from shrink.export.ports import code_of, opcode, tensor_like
-
-TABLE = 4096
-"""Numbers in a constant that is added, multiplied or concatenated above which an int8 file holds it in 16 bits:
-position biases and masks, as many bytes as the weights of some transformers."""
 
 TABLE_READERS = {
     schema.BuiltinOperator.ADD,

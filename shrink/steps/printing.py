@@ -54,7 +54,7 @@ def print_file(job: Job, target: Target, lowered: Lowered, chosen: quantize.Chos
 def _print_onnx(graph: fx.GraphModule, target: Target, chosen: quantize.Chosen | None, pixels: Codes | None) -> bytes:
     from shrink.export.onnx import to_onnx
 
-    return to_onnx(graph, pixels=pixels, half=target.precision == "fp16")
+    return to_onnx(graph, quantized=chosen is not None, pixels=pixels, half=target.precision == "fp16")
 
 
 def _print_tflite(graph: fx.GraphModule, target: Target, chosen: quantize.Chosen | None, pixels: Codes | None) -> bytes:
