@@ -11,7 +11,8 @@ from __future__ import annotations
 from torch import Tensor, fx
 
 from shrink.prune.cutting import Cut, cut, least_left, smaller
-from shrink.prune.fit import Pruned, refit, train
+from shrink.prune.fit import Pruned, reference, refit, train
+from shrink.prune.influence import Reference
 from shrink.prune.ranking import Ranked, Score, Settings, Track, rank, untracked
 from shrink.prune.surgeon import Curve
 
@@ -20,11 +21,13 @@ __all__ = [
     "Cut",
     "Pruned",
     "Ranked",
+    "Reference",
     "Score",
     "Settings",
     "cut",
     "least_left",
     "rank",
+    "reference",
     "refit",
     "run",
     "smaller",

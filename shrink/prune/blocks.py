@@ -19,7 +19,7 @@ from shrink.graph.clean import tidy
 from shrink.graph.edit import is_constant
 from shrink.graph.shapes import annotate_shapes, input_shape
 from shrink.prune.groups import Group, is_kept, weighted
-from shrink.prune.measure import kl_divergence, rest
+from shrink.prune.measure import on_trial
 from shrink.prune.trace import shape_of
 
 aten = torch.ops.aten
@@ -78,20 +78,17 @@ def costs_at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    walk = Walk(graph_module, images)
-    calls, done = walk.calls(), 0
+    calls = Walk(graph_module, images).calls()
     places = {node.name: place for place, node in enumerate(calls)}
-    answers: dict[Block, Tensor] = {}
-    for block in track(list(blocks)):
-        at = places[block.total]
-        for node in calls[done:at]:
-            walk.step(node)
-        done, last = at, calls[places[block.last]]
-        trial = walk.fork({})
-        trial.values[last] = _mean(last, walk.values[last], graph_module, block)
-        answers[block] = rest(trial, calls[done:])
-    wanted = rest(walk, calls[done:])
-    return {block: kl_divergence(wanted, given) for block, given in answers.items()}
+
+    def tries(walk: Walk, block: Block) -> list[Walk]:
+        changed, last = walk.fork({}), calls[places[block.last]]
+        changed.values[last] = _mean(last, walk.values[last], graph_module, block)
+        return [changed]
+
+    first = {block: places[block.total] for block in blocks}
+    costs = on_trial(graph_module, first, tries, images, track=track)
+    return {block: cost for block, (cost,) in costs.items()}
 
 
 def _block(graph_module: fx.GraphModule, add: fx.Node, keep: Collection[str]) -> Block | None:

@@ -13,6 +13,7 @@ from shrink.prune.choose import Choice
 from shrink.prune.cost import work
 from shrink.prune.cutting import Cut, smaller, without
 from shrink.prune.imitate import Lesson, Twin, imitate, questions
+from shrink.prune.influence import Reference
 from shrink.prune.measure import divergence
 from shrink.prune.plan import Plan
 from shrink.prune.ranking import ROWS, Ranked, Track, images_at_once, untracked
@@ -37,23 +38,33 @@ class Pruned:
     changes: tuple[str, ...]  # what was done, in words
 
 
-def refit(ranked: Ranked, made: Cut, images: Tensor) -> Pruned:
-    """Fit what is left by least squares. Images that no fit has seen judge whether that helped.
+def reference(ranked: Ranked, images: Tensor) -> Reference:
+    """What `refit` compares with; refits of several cuts may share it.
 
     Args:
         images: (N, C, H, W) calibration images, without labels.
     """
-    whole, held_out = ranked.whole, _held_out(ranked.whole, images)
-    some = images[: min(REPAIR_IMAGES, len(images) - held_out, max(1, images_at_once(whole) // 2))]
-    repaired = without(ranked, made.choice)
-    repair(
-        whole, repaired, ranked.coupling, made.choice, some,
-        batch=images_at_once(whole, gradients=True), per_image=max(16, ROWS // len(some)),
-    )  # fmt: skip
+    whole = ranked.whole
+    some = images[: min(REPAIR_IMAGES, len(images) - _held_out(whole, images), max(1, images_at_once(whole) // 2))]
+    return Reference(whole, some, batch=images_at_once(whole, gradients=True), per_image=max(16, ROWS // len(some)))
+
+
+def refit(ranked: Ranked, made: Cut, images: Tensor, known: Reference | None = None) -> Pruned:
+    """Fit what is left by least squares. Images that no fit has seen judge whether that helped.
+
+    Args:
+        images: (N, C, H, W) calibration images, without labels.
+        known: the `reference` for them, if there is one.
+    """
+    known = known or reference(ranked, images)
+    whole, held_out, repaired = ranked.whole, _held_out(ranked.whole, images), without(ranked, made.choice)
+    repair(known, repaired, ranked.coupling, made.choice)
     before, after = (divergence(whole, graph, images[-held_out:]) for graph in (made.graph, repaired))
     words = f"divergence of the answers {before:.3g} -> {after:.3g} on {held_out} others"
     small = repaired if after < before else made.graph
-    done = f"{'refitted' if small is repaired else 'not refitted'} on {len(some)} images without labels: {words}"
+    done = (
+        f"{'refitted' if small is repaired else 'not refitted'} on {len(known.images)} images without labels: {words}"
+    )
     return Pruned(small, made.plan, (*smaller(made.plan), done))
 
 

@@ -21,25 +21,40 @@ DRAWS = 2  # of answers per image
 EVEN = 0.5  # share of the weight that all places have alike: what few images do not show may matter all the same
 
 
-def influence(
-    whole: fx.GraphModule, values: Mapping[str, fx.Node], images: Tensor, *, batch: int, per_image: int
-) -> Mapping[str, Tensor]:
-    """Weights of rows in a fit, by the name of the value, (N, places), mean 1.
+class Reference:
+    """What fits compare with: the whole graph on some images. Fits of several smaller graphs may share one.
 
-    Args:
+    Attributes:
         whole: not changed.
-        values: name of a node of `whole` -> a layer whose outputs lie as its values do.
         images: (N, C, H, W).
-        batch: images at once; all these values are held for so many.
-        per_image: places of each image, as in `moments.output_rows`.
+        per_image: places of each image that enter a fit, as in `moments.output_rows`.
     """
-    told = batched_parts(telling(whole, tuple(values)))
-    random = torch.Generator().manual_seed(0)
-    found: dict[str, list[Tensor]] = {name: [] for name in values}
-    for x in torch.split(images, batch):
-        for (name, layer), squares in zip(values.items(), _squares(told, x, random), strict=True):
-            found[name].append(output_rows(layer, squares, per_image).sum(1).reshape(len(x), -1))
-    return {name: _weights(torch.cat(parts)) for name, parts in found.items()}
+
+    def __init__(self, whole: fx.GraphModule, images: Tensor, *, batch: int, per_image: int) -> None:
+        """`batch`: images at once; all values that are asked for are held for so many."""
+        self.whole, self.images, self.per_image = whole, images, per_image
+        self._batch = batch
+        self._known: dict[str, Tensor] = {}
+
+    def influence(self, values: Mapping[str, fx.Node]) -> Mapping[str, Tensor]:
+        """Weights of rows in a fit, by the name of the value, (N, places), mean 1; each is computed once.
+
+        Args:
+            values: name of a node of the whole graph -> a layer whose outputs lie as its values do.
+        """
+        new = {name: layer for name, layer in values.items() if name not in self._known}
+        if new:
+            self._known |= self._look(new)
+        return {name: self._known[name] for name in values}
+
+    def _look(self, values: Mapping[str, fx.Node]) -> dict[str, Tensor]:
+        told = batched_parts(telling(self.whole, tuple(values)))
+        random = torch.Generator().manual_seed(0)
+        found: dict[str, list[Tensor]] = {name: [] for name in values}
+        for x in torch.split(self.images, self._batch):
+            for (name, layer), squares in zip(values.items(), _squares(told, x, random), strict=True):
+                found[name].append(output_rows(layer, squares, self.per_image).sum(1).reshape(len(x), -1))
+        return {name: _weights(torch.cat(parts)) for name, parts in found.items()}
 
 
 def _weights(information: Tensor) -> Tensor:

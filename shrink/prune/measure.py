@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ LEAST = 1e-7  # divergence; below it the trial images did not notice
 STEEPEST = 4.0  # power of the layer's own error that the divergence may follow
 FLATTEST = 0.5
 
+Tried = TypeVar("Tried")
+
 
 def at_the_answers(
     graph_module: fx.GraphModule,
@@ -37,24 +40,43 @@ def at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    walk = Walk(graph_module, images)
-    calls = walk.calls()
-    first = {group: _first(calls, group) for group in removals}
-    tried: dict[Group, list[tuple[int, Tensor]]] = {}
-    done = 0
-    for group in track(sorted(removals, key=first.__getitem__)):
-        for node in calls[done : first[group]]:  # what comes before is the same for all trials
-            walk.step(node)
-        done = first[group]
-        tried[group] = [
-            (count, rest(walk.fork(_without(graph_module, group, removals[group], count)), calls[done:]))
-            for count in removals[group].readers
-        ]
-    wanted = rest(walk, calls[done:])
+    calls = Walk(graph_module, images).calls()
+
+    def tries(walk: Walk, group: Group) -> list[Walk]:
+        return [walk.fork(_without(graph_module, group, removals[group], count)) for count in removals[group].readers]
+
+    costs = on_trial(graph_module, {group: _first(calls, group) for group in removals}, tries, images, track=track)
     return {
-        group: scaled(removals[group].curve, [(count, kl_divergence(wanted, given)) for count, given in answers])
-        for group, answers in tried.items()
+        group: scaled(removal.curve, zip(removal.readers, costs[group], strict=True))
+        for group, removal in removals.items()
     }
+
+
+def on_trial(
+    graph_module: fx.GraphModule,
+    first: Mapping[Tried, int],
+    tries: Callable[[Walk, Tried], list[Walk]],
+    images: Tensor,
+    *,
+    track: Callable[[Iterable[Tried]], Iterable[Tried]] = iter,
+) -> dict[Tried, list[float]]:
+    """Divergences of the answers from those of the whole model, where something is changed from some call on.
+
+    Args:
+        first: what is tried -> the first call that it changes; what comes before is computed once for all.
+        tries: walks that go on from there otherwise.
+        images: (N, C, H, W), run at once.
+    """
+    walk = Walk(graph_module, images)
+    calls, done = walk.calls(), 0
+    answers: dict[Tried, list[Tensor]] = {}
+    for tried in track(sorted(first, key=first.__getitem__)):
+        for node in calls[done : first[tried]]:
+            walk.step(node)
+        done = first[tried]
+        answers[tried] = [_rest(changed, calls[done:]) for changed in tries(walk, tried)]
+    wanted = _rest(walk, calls[done:])
+    return {tried: [_kl_divergence(wanted, given) for given in some] for tried, some in answers.items()}
 
 
 def scaled(curve: Curve, measured: Iterable[tuple[int, float]]) -> Curve:
@@ -74,7 +96,7 @@ def divergence(whole: fx.GraphModule, small: fx.GraphModule, images: Tensor) -> 
     """Mean Kullback-Leibler divergence of the answers of `small` from those of `whole`, in nats."""
     with torch.no_grad():
         wanted, given = (batched(graph)(images).log_softmax(1) for graph in (whole, small))
-    return kl_divergence(wanted, given)
+    return _kl_divergence(wanted, given)
 
 
 def _first(calls: list[fx.Node], group: Group) -> int:
@@ -87,13 +109,13 @@ def _first(calls: list[fx.Node], group: Group) -> int:
     )
 
 
-def rest(walk: Walk, calls: list[fx.Node]) -> Tensor:
+def _rest(walk: Walk, calls: list[fx.Node]) -> Tensor:
     for node in calls:
         walk.step(node)
     return walk.answers().log_softmax(1)
 
 
-def kl_divergence(wanted: Tensor, given: Tensor) -> float:
+def _kl_divergence(wanted: Tensor, given: Tensor) -> float:
     return float((wanted.exp() * (wanted - given)).sum(1).mean())
 
 

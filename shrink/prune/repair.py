@@ -23,7 +23,7 @@ from shrink.graph.edit import add_constant, is_constant
 from shrink.prune.blocks import Block
 from shrink.prune.choose import Choice
 from shrink.prune.groups import Coupling
-from shrink.prune.influence import influence
+from shrink.prune.influence import Reference
 from shrink.prune.moments import fits, flat_weight, input_rows, output_rows
 from shrink.prune.remove import put
 from shrink.prune.trace import shape_of
@@ -32,29 +32,18 @@ aten = torch.ops.aten
 RIDGE = 1e-3  # pull towards the weights that were cut out, in units of the inputs' mean square
 
 
-def repair(
-    whole: fx.GraphModule,
-    small: fx.GraphModule,
-    coupling: Coupling,
-    choice: Choice,
-    images: Tensor,
-    *,
-    batch: int,
-    per_image: int,
-) -> None:
+def repair(reference: Reference, small: fx.GraphModule, coupling: Coupling, choice: Choice) -> None:
     """Fit the layers of `small` in place.
 
     Args:
-        whole: the graph that `small` was cut out of.
-        images: (N, C, H, W); both graphs hold their values for all of them at once.
-        batch: images of which all values are held at once.
-        per_image: places of each image that enter a fit.
+        reference: the graph that `small` was cut out of, and the images; both graphs hold their values for all of
+            them at once.
     """
+    whole, per_image = reference.whole, reference.per_image
     goals = _goals(whole, small, choice)
-    layouts = {goal.stands_for: layer for layer, goal in goals.items()}
-    weights = influence(whole, layouts, images, batch=batch, per_image=per_image)
-    ahead = _Ahead(whole, images, Counter(goal.stands_for for goal in goals.values()))
-    walk = Walk(small, images)
+    weights = reference.influence({goal.stands_for: layer for layer, goal in goals.items()})
+    ahead = _Ahead(whole, reference.images, Counter(goal.stands_for for goal in goals.values()))
+    walk = Walk(small, reference.images)
     for node in walk.calls():
         if node in goals:
             goal = goals[node]

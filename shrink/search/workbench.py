@@ -65,6 +65,7 @@ class Station:
     captured: fx.GraphModule
     _images: Tensor | None = None
     _ranked: prune.Ranked | None = None
+    _reference: prune.Reference | None = None
     _lesson: Lesson | None = None
 
     @property
@@ -81,6 +82,13 @@ class Station:
                 self.captured, settings(self.job.recipe), self.images, track=lambda items, _: stage.track(list(items))
             )
         return self._ranked
+
+    def refit(self, made: prune.Cut, stage: Stage) -> prune.Pruned:
+        """What is left, fitted; what it is compared with is the same for every factor."""
+        ranked = self.ranked(stage)
+        if self._reference is None:
+            self._reference = prune.reference(ranked, self.images)
+        return prune.refit(ranked, made, self.images, self._reference)
 
     def tuned(self, job: Job, small: fx.GraphModule, stage: Stage) -> fx.GraphModule:
         """What is left, trained as the recipe of `job` asks; images and the teacher's answers are the same for all."""
@@ -157,7 +165,7 @@ class Workbench:
         ranked = station.ranked(stage)
         made = prune.cut(station.captured, ranked, asked)
         look("count of weights", _least_size(job, made.plan.parameters_after))
-        fitted = prune.refit(ranked, made, station.images)
+        fitted = station.refit(made, stage)
         look("refitted, on few images", _after_training(self._best_case(job, fitted.graph)))
         small = prune.train(
             ranked, made, fitted, station.images, seed=asked.seed, track=lambda items, _: stage.track(list(items))

@@ -21,6 +21,7 @@ from shrink.prune.choose import Candidates, Choice, choose
 from shrink.prune.cost import macs, parameters
 from shrink.prune.cutting import cut, without
 from shrink.prune.groups import find_groups, weighted
+from shrink.prune.influence import Reference
 from shrink.prune.ranking import Ranked
 from shrink.prune.repair import repair
 from shrink.prune.scores import curves_of, magnitude
@@ -160,7 +161,7 @@ def test_the_layer_before_a_dropped_block_says_what_it_said() -> None:
     small = without(ranked(whole, [0.0] * 3), choice)
     wanted = batched(whole)(pictures())
     cut_off = float((batched(small)(pictures()) - wanted).abs().max())
-    repair(whole, small, find_groups(whole), choice, pictures(), batch=16, per_image=256)
+    repair(Reference(whole, pictures(), batch=16, per_image=256), small, find_groups(whole), choice)
     assert float((batched(small)(pictures()) - wanted).abs().max()) < 0.02 * cut_off
 
 

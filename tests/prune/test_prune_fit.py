@@ -18,6 +18,7 @@ from shrink.prune.cost import macs, parameters
 from shrink.prune.fit import twins
 from shrink.prune.groups import find_groups
 from shrink.prune.imitate import Lesson, closer, imitate, questions
+from shrink.prune.influence import Reference
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import Moments, flat_weight, moments
 from shrink.prune.ranking import Ranked
@@ -98,7 +99,7 @@ def test_channels_that_say_the_same_go_for_nothing() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = float((batched(small)(test) - wanted).abs().max())
-    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), batch=16, per_image=256)
+    repair(Reference(whole, pictures(), batch=16, per_image=256), small, coupling, Choice(dead, (), 0))
     assert float((batched(small)(test) - wanted).abs().max()) < 0.01 * cut
 
 
@@ -111,7 +112,7 @@ def test_repair_of_a_residual_block_answers_more_like_the_whole() -> None:
     test = pictures(seed=9)
     wanted = batched(whole)(test)
     cut = (batched(small)(test) - wanted).square().mean()
-    repair(whole, small, coupling, Choice(dead, (), 0), pictures(), batch=16, per_image=256)
+    repair(Reference(whole, pictures(), batch=16, per_image=256), small, coupling, Choice(dead, (), 0))
     assert (batched(small)(test) - wanted).square().mean() < 0.5 * cut
 
 

@@ -11,7 +11,7 @@ from shrink.graph.batch import batched
 from shrink.graph.capture import capture
 from shrink.prune.choose import Choice
 from shrink.prune.groups import find_groups
-from shrink.prune.influence import EVEN, influence
+from shrink.prune.influence import EVEN, Reference
 from shrink.prune.moments import fits
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
@@ -36,9 +36,8 @@ def test_it_is_the_information_by_its_formula() -> None:
     layer = next(node for node in whole.graph.nodes if fits(node) and node.meta["layer"] == "second")
     height, width = SHAPE[2:]
     image = torch.randn(1, *SHAPE[1:], generator=torch.Generator().manual_seed(0))
-    (found,) = influence(
-        whole, {layer.name: layer}, image.expand(2048, -1, -1, -1), batch=512, per_image=height * width
-    ).values()
+    reference = Reference(whole, image.expand(2048, -1, -1, -1), batch=512, per_image=height * width)
+    (found,) = reference.influence({layer.name: layer}).values()
     assert found.shape == (2048, height * width)
     weights = found.mean(0).reshape(height, width)
 
@@ -66,7 +65,8 @@ def test_places_that_the_answers_read_are_fitted_best() -> None:
     for even in (False, True):
         small = remove(whole, coupling, dead)
         given = capture(_Everywhere(model).requires_grad_(False), SHAPE) if even else whole
-        repair(given, small, coupling, Choice(dead, (), 0), pictures(1), batch=64, per_image=10_000)
+        reference = Reference(given, pictures(1), batch=64, per_image=10_000)
+        repair(reference, small, coupling, Choice(dead, (), 0))
         test = pictures(2)
         errors.append(float((batched(small)(test) - batched(whole)(test)).square().mean()))
     assert errors[0] < 0.7 * errors[1]
@@ -82,3 +82,16 @@ class _Everywhere(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 5)."""
         return self.head(self.second(self.first(x).relu()).mean((2, 3)))
+
+
+def test_it_is_computed_once_for_each_value_and_the_same_whenever_that_is() -> None:
+    whole = capture(FirstRow().requires_grad_(False), SHAPE)
+    layers = {node.name: node for node in whole.graph.nodes if fits(node)}
+    images = torch.randn(8, *SHAPE[1:], generator=torch.Generator().manual_seed(0))
+    first, *_, last = layers
+    one, other = (Reference(whole, images, batch=4, per_image=100) for _ in range(2))
+    few = one.influence({first: layers[first]})
+    both, at_once = (reference.influence({n: layers[n] for n in (first, last)}) for reference in (one, other))
+    assert both[first] is few[first]
+    for name in (first, last):
+        torch.testing.assert_close(both[name], at_once[name])
