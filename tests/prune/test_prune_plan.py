@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from prune_nets import NETS, SHAPE, graph
+from prune_nets import NETS, SHAPE, graph, net
+from torch import Tensor, nn
 
 from shrink import prune
 from shrink.errors import RecipeError
@@ -104,6 +105,34 @@ def test_what_would_empty_a_layer_is_refused_with_the_best_that_can_be_had() -> 
     assert "without emptying a layer" in caught.value.why and caught.value.fix.startswith("ask for at most ")
     best = float(caught.value.fix.removeprefix("ask for at most ").partition("x")[0])
     assert prune.run(graph("plain"), settings(ratio=1 / best), None).plan.macs_after
+
+
+class Gated(nn.Module):
+    """A block of a gMLP: no channel can go exactly, for a norm takes the statistics of all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.wide, self.inner, self.out = (
+            nn.LayerNorm(8),
+            nn.Linear(8, 32),
+            nn.LayerNorm(16),
+            nn.Linear(16, 8),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        left, right = self.wide(self.norm(tokens)).chunk(2, -1)
+        return x + self.out(left * self.inner(right)).transpose(1, 2).reshape(x.shape)
+
+
+def test_where_no_channel_can_go_the_score_with_which_blocks_go_is_advised() -> None:
+    torch.manual_seed(0)
+    captured = capture(net(Gated(), Gated()).eval().requires_grad_(False), SHAPE)
+    with pytest.raises(RecipeError, match=r"100\.0% of the multiply-accumulates are left") as caught:
+        prune.run(captured, settings(ratio=0.7), None)
+    assert caught.value.fix == 'choose the score "error", with which whole blocks may go'
+    pruned = prune.run(captured, settings(ratio=0.7, score="error"), pictures())
+    assert len(pruned.plan.blocks) == 1 and pruned.plan.macs_after <= 0.7 * pruned.plan.macs_before
 
 
 def test_a_layer_to_keep_that_is_not_there_is_refused() -> None:
