@@ -81,12 +81,14 @@ def _out_of_reach(settings: Settings, left: float, coupling: Coupling) -> Recipe
     what = "multiply-accumulates" if settings.measure == "macs" else "parameters"
     stays = f"; {len(coupling.frozen)} layers stay, such as {': '.join(coupling.frozen[0])}" if coupling.frozen else ""
     best = f"{math.floor(100 / left) / 100:g}x" if settings.measure == "macs" else f"{math.floor(100 * (1 - left))}%"
-    blocks = 'choose the score "error", with which whole blocks may go'
-    fewer = (
-        "keep fewer layers" if settings.keep else blocks if settings.score != "error" else "leave the model as it is"
-    )
+    fixes = {
+        f"ask for at most {best}": left < 1,
+        "keep fewer layers": bool(settings.keep),
+        'choose the score "error", with which whole blocks may go': settings.score != "error",
+        "leave the model as it is": True,
+    }
     return RecipeError(
         f"pruning by {settings.wish} cannot be reached",
         f"without emptying a layer, {left:.1%} of the {what} are left at least{stays}",
-        f"ask for at most {best}" if left < 1 else "keep fewer layers" if settings.keep else none,
+        next(fix for fix, helps in fixes.items() if helps),
     )
