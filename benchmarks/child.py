@@ -95,9 +95,9 @@ def run(
             timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - start
-    texts = [name.read_text(errors="replace") for name in names]
+    told, complained = (name.read_text(errors="replace") for name in names)
     peak, cpu = round(usage.ru_maxrss / 1024, 1), round(usage.ru_utime + usage.ru_stime, 1)
-    return Ended(process.returncode, round(seconds, 3), peak, late.is_set(), *texts, cpu_seconds=cpu)
+    return Ended(process.returncode, round(seconds, 3), peak, late.is_set(), told, complained, cpu)
 
 
 def failure(ended: Ended, command: str) -> Failure | None:

@@ -58,7 +58,7 @@ def half_student(folder: Path, scratch: Path) -> Measured:
     whole = models.cnn()
     whole.load_state_dict(load_file(ROOT / "recipes" / "demo" / "cnn.safetensors"))
     whole.eval().requires_grad_(False)
-    given = [data(images[part], labels[part]) for part in (slice(IMAGES), slice(-HELD_OUT, None))]
+    few, held_out = (data(images[part], labels[part]) for part in (slice(IMAGES), slice(-HELD_OUT, None)))
     test = data(*fashion.load(folder, "test"))
     right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in SHARES}
     for seed in SEEDS:
@@ -67,7 +67,7 @@ def half_student(folder: Path, scratch: Path) -> Measured:
             student = Half()
             how = Settings(epochs=EPOCHS, labels=share, seed=seed, rate=RATE, views=EPOCHS, augment=("crop", "flip"))
             teacher = None if share == 1 else Teacher(whole)
-            Training(student, teacher, *given, how, Accelerator(cpu=True)).run()
+            Training(student, teacher, few, held_out, how, Accelerator(cpu=True)).run()
             right[name].append(answers(student, test))
     return Measured(summary(right))
 

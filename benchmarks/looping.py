@@ -129,7 +129,7 @@ def _bare() -> float:
         with torch.no_grad():
             wanted = teacher.network(part.images)
         loss = objective(student(part.images), wanted, part.shares, how, None)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -78,9 +78,10 @@ def main(
         for name in names
     }
     measures = {name: partial(measure, ROWS[name], score, limit, shared.resolve()) for name in names}
-    for name, criterion in itertools.product(names if peer else [], criteria or CRITERIA):
-        settings[f"{name}_tp_{criterion}"] = settings[name] | {"score": f"Torch-Pruning, {criterion}"}
-        measures[f"{name}_tp_{criterion}"] = partial(measure_peer, ROWS[name], criterion, limit, peer)
+    if peer is not None:
+        for name, criterion in itertools.product(names, criteria or CRITERIA):
+            settings[f"{name}_tp_{criterion}"] = settings[name] | {"score": f"Torch-Pruning, {criterion}"}
+            measures[f"{name}_tp_{criterion}"] = partial(measure_peer, ROWS[name], criterion, limit, peer)
     if no_ours:
         measures = {name: measure for name, measure in measures.items() if name not in names}
     run_rows(Store("pruning", results), measures, settings, Again(again or bool(only), keep))

@@ -42,7 +42,7 @@ EXPORTS = {
     "vit_qat": Asked("fashion_vit", ("--qat", "1"), 4_000),
     "resnet20_qat": Asked("resnet20", ("--qat", "1"), 3_000),
 }
-OTHERS: Mapping[str, Callable[[Path], Measured]] = {
+OTHERS: Mapping[str, Callable[[Path, Path], Measured]] = {
     "half_student": half_student,
     "processes": processes,
     "throughput": throughput,

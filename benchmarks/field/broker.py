@@ -107,7 +107,7 @@ def tell(done: Delivery, numbers: range) -> None:
     for i in numbers:
         done.conclude(fire(i, "tell"))
         done.conclude(fire(i, "open"))
-        wait_until(lambda i=i: done.counts.alerts_kept == i + 1)  # type: ignore[misc]
+        wait_until(lambda i=i: done.counts.alerts_kept == i + 1)
 
 
 def ids(listener: Listener) -> list[str]:

@@ -66,7 +66,7 @@ def swap(bundle: Path, folder: Path, n: int) -> dict[str, Any]:
         for i in range(n):
             store.install(bundles[(i + 1) % 2], lambda *_: None)
             store.commit() if store.state.staged else store.rollback()  # the one before is kept, not staged again
-            wait_until(lambda done=i: scrape().get("swaps_total", 0) > done, 60)  # type: ignore[misc]
+            wait_until(lambda done=i: scrape().get("swaps_total", 0) > done, 60)
         swaps = int(scrape()["swaps_total"])
     finally:
         child.terminate()

@@ -33,7 +33,7 @@ def main() -> int:
             super().__init__(*given, **named)
             repeat(self, times)
 
-    child.Model = Slow  # type: ignore[misc]
+    child.Model = Slow  # type: ignore[attr-defined]
     return child.main()
 
 

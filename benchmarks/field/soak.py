@@ -70,7 +70,7 @@ mqtt = "seen"
 """
 
 
-class FastCamera(Camera):
+class FastCamera(Camera):  # type: ignore[misc]  # the tests are not a typed package
     """As the camera of the tests, without its pauses."""
 
     pause_s = 0.0
@@ -78,9 +78,8 @@ class FastCamera(Camera):
 
 def measure(bundle: Path, scale: float, scratch: Path) -> Measured:
     """The soak, then the control."""
-    losses = (SOURCE_LOSSES, BROKER_LOSSES, SWAPS)
-    plan = tuple(max(round(n * scale), 1) for n in losses)
-    soaked = soak(bundle, scratch / "soak", int(FRAMES * scale), plan, leak=False)
+    cameras, brokers, swaps = (max(round(n * scale), 1) for n in (SOURCE_LOSSES, BROKER_LOSSES, SWAPS))
+    soaked = soak(bundle, scratch / "soak", int(FRAMES * scale), (cameras, brokers, swaps), leak=False)
     control = soak(bundle, scratch / "control", int(CONTROL_FRAMES * scale), (0, 0, 0), leak=True)
     result = {"soak": soaked, "control": control}
     problems = list(soaked["left_behind"])

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def lose_and_find(fault: Fault, losses: int) -> dict[str, Any]:
             follow(source, lambda: False, 0.5)
             stalls, start = source.counts.stalls, time.monotonic()
             fault.lose()
-            frames = follow(source, lambda n=stalls: source.counts.stalls > n, 30)
+            frames = follow(source, lambda n=stalls: source.counts.stalls > n, 30)  # type: ignore[misc]
             stalled.append(round(time.monotonic() - start, 2))
             frames += follow(source, lambda: False, DOWN_S)
             invented += sum(stamp > start + GRACE_S for stamp in frames)
@@ -148,9 +149,11 @@ def process_fault(number: int, url: str, argv: list[str], port: int) -> Fault:
             children[-1].wait()
             children.append(launch(argv))
 
-    return Fault(
-        url, lambda: children[-1].send_signal(number), restore, lambda: (children[-1].kill(), children[-1].wait())
-    )
+    def end() -> None:
+        children[-1].kill()
+        children[-1].wait()
+
+    return Fault(url, lambda: children[-1].send_signal(number), restore, end)
 
 
 def launch(argv: list[str]) -> subprocess.Popen[bytes]:
@@ -232,7 +235,7 @@ def no_network() -> str | None:
 
 
 FAULTS: dict[str, tuple[Callable[[], Fault], Callable[[], str | None]]] = {
-    **{f"http, {name}": ((lambda n=name: http_fault(n)), nothing) for name in HTTP_FAULTS},
+    **{f"http, {name}": (partial(http_fault, name), nothing) for name in HTTP_FAULTS},
     "http, process stopped": (lambda: http_process(signal.SIGSTOP), nothing),
     "http, process killed": (lambda: http_process(signal.SIGKILL), nothing),
     "http, cable pulled": (network, no_network),

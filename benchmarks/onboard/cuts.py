@@ -61,7 +61,8 @@ def measure(run: Path, scale: float, scratch: Path) -> Measured:
         rows = []
         for number in range(cuts):
             kind, how = list(LINKS)[number % 2], HOW[number // 2 % 2]
-            at, row = lasts[kind] * (number + 0.5) / cuts, {"outcome": COMPLETE}
+            at: float = lasts[kind] * (number + 0.5) / cuts
+            row: dict[str, Any] = {"outcome": COMPLETE}
             while row["outcome"] == COMPLETE:  # it was done before the cut: earlier, then
                 row = one_cut(kind, how, at, asked, scratch / f"cut-{next(numbers)}", places)
                 at *= EARLIER

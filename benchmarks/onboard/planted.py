@@ -121,9 +121,11 @@ def sized(counter: Counter) -> list[Plant]:
 
 def outcome(old: Instructions, new: Instructions) -> tuple[Estimate, str]:
     """What `shrink compare --gate` says of the two."""
-    sides = [Side(name, TARGET, 1, None, None, {part: region.total for part, region in one.regions.items()})
-             for name, one in (("old", old), ("new", new))]  # fmt: skip
     (gate,) = parse([GATE])
-    found = instructions(*sides, gate.limit)
+    found = instructions(_side("old", old), _side("new", new), gate.limit)
     assert isinstance(found, Estimate)
     return found, judge(gate, found)
+
+
+def _side(name: str, found: Instructions) -> Side:
+    return Side(name, TARGET, 1, None, None, {part: region.total for part, region in found.regions.items()})

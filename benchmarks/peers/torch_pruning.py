@@ -118,9 +118,9 @@ def _gradients(module: Any, path: Path) -> None:
     import numpy as np
     import torch
 
-    for batch in torch.from_numpy(np.load(path)).split(32):
+    for batch in torch.split(torch.from_numpy(np.load(path)), 32):
         scores = module(batch)
-        torch.nn.functional.cross_entropy(scores, scores.detach().argmax(1)).backward()
+        torch.nn.functional.cross_entropy(scores, scores.detach().argmax(1)).backward()  # type: ignore[no-untyped-call]
 
 
 def _judged(whole: Any, small: Any, path: Path) -> dict[str, float]:
@@ -130,7 +130,7 @@ def _judged(whole: Any, small: Any, path: Path) -> dict[str, float]:
     arrays = np.load(path)
     with torch.no_grad():
         answers = [
-            torch.cat([net(batch).argmax(1) for batch in torch.from_numpy(arrays["x"]).split(32)])
+            torch.cat([net(batch).argmax(1) for batch in torch.split(torch.from_numpy(arrays["x"]), 32)])
             for net in (whole, small)
         ]
     labels = torch.from_numpy(arrays["y"])
