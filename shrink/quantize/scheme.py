@@ -149,10 +149,18 @@ def _available(
             if is_constant(node.args[1]):
                 able.add(node)
         elif op_name(node) in target.follow or op_name(node) in target.view:
-            inputs = activations(node, target)
-            if inputs and all(n in able for n in inputs):
+            inputs = [n in able for n in activations(node, target)]
+            if inputs and (all(inputs) or (any(inputs) and _pulls_codes(node, target))):
                 able.add(node)
     return able
+
+
+def _pulls_codes(node: fx.Node, target: Target) -> bool:
+    """Whether the TFLite converter rounds all inputs to the codes of one, as it does for a concatenation.
+
+    Then they need codes of their own, with a range that holds them all.
+    """
+    return op_name(node) in target.same and not target.float_output
 
 
 def observable(graph: fx.Graph, target: Target) -> frozenset[str]:

@@ -154,6 +154,23 @@ class Between(nn.Module):
         return self.head(F.relu(x).mean((2, 3)))
 
 
+class Rejoined(nn.Module):
+    """Some channels go through attention in float; a clamp is between the rejoined ones and what reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.last = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        left, right = x.split([8, 8], 1)
+        q, k, v = (part.flatten(2) for part in self.qkv(left).split([4, 4, 8], 1))
+        mixed = 8 * v @ (q.transpose(1, 2) @ k).softmax(-1).transpose(1, 2)  # far beyond the others
+        x = x + self.last(F.relu(torch.cat([mixed.reshape(left.shape), right], 1)))
+        return self.head(F.relu(x).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -162,6 +179,7 @@ NETS: dict[str, type[nn.Module]] = {
     "misread": Misread,
     "mixed": Mixed,
     "products": Products,
+    "rejoined": Rejoined,
 }
 
 
