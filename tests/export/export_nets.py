@@ -171,6 +171,21 @@ class Rejoined(nn.Module):
         return self.head(F.relu(x).mean((2, 3)))
 
 
+class Shuffled(nn.Module):
+    """Half of the channels are computed, and joined with the others in turn, as in a ShuffleNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.last = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(16, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = F.relu(self.stem(x)).chunk(2, 1)
+        x = torch.cat([left, F.relu(self.mix(right))], 1)
+        x = x.unflatten(1, (2, 8)).transpose(1, 2).flatten(1, 2)
+        return self.head(F.relu(self.last(x)).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -180,6 +195,7 @@ NETS: dict[str, type[nn.Module]] = {
     "mixed": Mixed,
     "products": Products,
     "rejoined": Rejoined,
+    "shuffled": Shuffled,
 }
 
 

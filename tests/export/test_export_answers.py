@@ -23,6 +23,10 @@ QUANTIZED = {
     ("vit", "onnx-int8", None): 0.02,
     ("classic", "onnx-int8", None): 0.02,
     ("products", "tflite-int8", None): 0.02,
+    ("rejoined", "tflite-int8", None): 0.02,
+    ("rejoined", "onnx-int8", None): 0.02,
+    ("shuffled", "tflite-int8", None): 0.02,
+    ("shuffled", "onnx-int8", None): 0.02,
 }
 FLOAT = [(net, form) for net in ("cnn", "vit", "misread", "products") for form in ("tflite-fp32", "onnx-fp32")]
 
@@ -104,3 +108,12 @@ def test_onnx_runtime_quantizes_a_float_convolution_between_codes(made: Printer)
     found = inspect_bytes(made("cnn", "onnx-int8", None, ("conv2d_1",)).file, "onnx")
     assert {record.compute for record in found.records if record.op.endswith("Conv")} == {"int8"}
     assert made("cnn", "onnx-int8").target.float_amid == ("linear.default",)
+
+
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_between_the_image_and_the_head_codes_change_no_scale_to_be_shuffled(made: Printer, target: str) -> None:
+    """One rounding at the image, one return to float for the head: what a split gives is read as the codes it is."""
+    item = made("shuffled", target)
+    ops = [record.op for record in inspect_bytes(item.file, item.target.format).records]
+    conversions = [op for op in ops if op.lower() in ("quantize", "dequantize", "quantizelinear", "dequantizelinear")]
+    assert len(conversions) <= 2 and any("concat" in op.lower() for op in ops)
