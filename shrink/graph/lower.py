@@ -17,7 +17,7 @@ from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors
 from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, layer_norm, number_to_tensor, silu
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear
-from shrink.graph.lower_places import every_other, pad_with, piece, short_cats
+from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
 from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
@@ -87,6 +87,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
     "layer_norm": {aten.layer_norm.default: layer_norm},
     "pieces": {operator.getitem: piece},
+    "nearest": dict.fromkeys((aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default), nearest),
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -105,5 +106,6 @@ DESCRIPTIONS = {
     "numbers": "number operands written as constants, divisions as products",
     "layer_norm": "layer norms written op by op",
     "pieces": "parts of a split written as slices",
+    "nearest": "nearest resizes by broken ratios written as selections",
     "attention": "written as matmul, softmax, matmul",
 }

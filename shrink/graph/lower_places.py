@@ -113,5 +113,29 @@ def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return call(node, aten.slice.Tensor, source, axis, start, start + size)
 
 
+def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A nearest resize as a selection of rows and columns, unless it repeats each of them equally often.
+
+    RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it.
+    """
+    found: Any = node.args[0]
+    _, _, height, width = found.meta["shape"]
+    numbers = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
+    taken = node.target(numbers, *node.args[1:], **node.kwargs)[0, 0].long()  # type: ignore[operator]
+    places = {2: (taken[:, 0] // width, height), 3: (taken[0] % width, width)}
+    if all(_repeats(rows, count) for rows, count in places.values()):
+        return None
+    for axis, (rows, _) in places.items():
+        with node.graph.inserting_before(node):
+            held = add_constant(graph_module, f"{node.name}_places", rows)
+        found = call(node, aten.index_select.default, found, axis, held)
+    return found  # type: ignore[no-any-return]
+
+
+def _repeats(places: torch.Tensor, count: int) -> bool:
+    times, rest = divmod(len(places), count)
+    return not rest and torch.equal(places, torch.arange(count).repeat_interleave(times))
+
+
 PARTS = {aten.unbind.int: 0, aten.split.Tensor: 1, aten.split_with_sizes.default: 1, aten.chunk.default: 1}
 """Ops that give several tensors -> where the axis stands behind their first argument."""

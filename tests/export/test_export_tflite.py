@@ -14,12 +14,14 @@ from ai_edge_litert.interpreter import Interpreter
 from export_nets import CLASSES, SHAPE, Printed, images, printed
 from torch import Tensor, fx, nn
 
+from device_runner.engines import open_engine
 from shrink import quantize
 from shrink.errors import LoweringError
 from shrink.export.flatbuffer import ALIGNMENT, compact
 from shrink.export.onnx import to_onnx
 from shrink.export.tflite import to_tflite
 from shrink.graph.capture import capture
+from shrink.graph.lower import lower
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
 from shrink.targets import Target, load
@@ -167,3 +169,25 @@ def test_an_op_that_a_format_has_not_is_named_with_its_layer(form: str) -> None:
     assert caught.value.exit_code == 1 and "\x1b" not in str(caught.value)
     assert {"TFLite": "ONNX", "ONNX": "TFLite"}[form] in caught.value.fix
     assert graph_module.code == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((2, 5), (7, 13)), ((3, 4), (7, 8)), ((7, 14), (3, 5)), ((4, 4), (8, 12))]
+)
+@pytest.mark.parametrize("by_factor", [False, True])
+def test_a_nearest_resize_takes_the_places_that_pytorch_takes(
+    before: tuple[int, int], after: tuple[int, int], by_factor: bool
+) -> None:
+    """By a broken ratio RESIZE_NEAREST_NEIGHBOR takes others; by a whole one it is kept."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            factors = tuple((new + 0.3) / old for old, new in zip(before, after, strict=True))
+            how = {"scale_factor": factors} if by_factor else {"size": after}
+            return nn.functional.interpolate(x, mode="nearest", **how).flatten(1)
+
+    graph_module = capture(Net(), (1, 3, *before))
+    lower(graph_module, load("tflite-fp32").rewrites)
+    x = torch.arange(3.0 * before[0] * before[1]).reshape(1, 3, *before)
+    given = open_engine(to_tflite(graph_module, quantized=False), "tflite").run(x.numpy())
+    np.testing.assert_array_equal(given, Net()(x).numpy())
