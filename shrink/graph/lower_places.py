@@ -1,4 +1,4 @@
-"""Rewrites of padding, slices and concatenations: they move numbers."""
+"""Rewrites of padding, slices, concatenations and resizes: they move numbers."""
 
 from __future__ import annotations
 
