@@ -6,7 +6,9 @@ load the file. Files of 16-bit floats hold all large constants so; 8-bit files t
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
 from shrink.errors import LoweringError
@@ -17,6 +19,11 @@ TABLE = 4096
 """Numbers in a constant that is added, multiplied or concatenated above which an 8-bit file holds it in 16 bits:
 position biases and masks, as many bytes as the weights of some transformers."""
 LEAST = 256  # numbers in a constant below which the op that widens it takes more bytes than it saves
+
+
+def is_table(numbers: NDArray[np.float32]) -> bool:
+    """Whether a constant that is added, multiplied or concatenated is worth 16 bits in an 8-bit file, and fits."""
+    return numbers.size >= TABLE and float(np.abs(numbers).max()) <= LARGEST
 
 
 def check_half(graph_module: fx.GraphModule) -> None:

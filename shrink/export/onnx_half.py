@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from shrink.export.half import LARGEST, LEAST, TABLE
+from shrink.export.half import LEAST, is_table
 
 TABLE_READERS = {"Add", "Sub", "Mul", "Concat"}
 
@@ -23,8 +23,7 @@ def halve_onnx_tables(model: onnx.ModelProto) -> None:
     """Large float tables in 16 bits, in place, if they fit; weights, biases and scales stay."""
     read = {name for node in model.graph.node if node.op_type in TABLE_READERS for name in node.input}
     others = {name for node in model.graph.node if node.op_type not in TABLE_READERS for name in node.input}
-    tables = {name: numbers for name, numbers in _floats(model).items() if name in read - others}
-    _halve(model, {n for n, t in tables.items() if t.size >= TABLE and float(np.abs(t).max()) <= LARGEST})
+    _halve(model, {name for name, numbers in _floats(model).items() if name in read - others and is_table(numbers)})
 
 
 def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from shrink.export.flatbuffer import pack, parse
-from shrink.export.half import LARGEST, LEAST, TABLE
+from shrink.export.half import LEAST, is_table
 from shrink.export.ports import code_of, opcode, tensor_like
 
 TABLE_READERS = {
@@ -34,8 +34,7 @@ def halve_tables(model: bytes) -> bytes:
     (graph,) = tree.subgraphs
     read = {index for op in graph.operators if code_of(tree, op) in TABLE_READERS for index in op.inputs}
     others = {index for op in graph.operators if code_of(tree, op) not in TABLE_READERS for index in op.inputs}
-    tables = {index: _floats(tree, index) for index in read - others}
-    wanted = {i for i, t in tables.items() if t.size >= TABLE and float(np.abs(t).max()) <= LARGEST}
+    wanted = {index for index in read - others if is_table(_floats(tree, index))}
     return _halved(tree, wanted) if wanted else model
 
 

@@ -78,15 +78,14 @@ def costs_at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    calls = Walk(graph_module, images).calls()
-    places = {node.name: place for place, node in enumerate(calls)}
+    nodes = {node.name: node for node in graph_module.graph.nodes}
 
     def tries(walk: Walk, block: Block) -> list[Walk]:
-        changed, last = walk.fork({}), calls[places[block.last]]
+        changed, last = walk.fork({}), nodes[block.last]
         changed.values[last] = _mean(last, walk.values[last], graph_module, block)
         return [changed]
 
-    first = {block: places[block.total] for block in blocks}
+    first = {block: nodes[block.total] for block in blocks}
     costs = on_trial(graph_module, first, tries, images, track=track)
     return {block: cost for block, (cost,) in costs.items()}
 

@@ -40,12 +40,13 @@ def at_the_answers(
     Args:
         images: (N, C, H, W), run at once.
     """
-    calls = Walk(graph_module, images).calls()
 
     def tries(walk: Walk, group: Group) -> list[Walk]:
         return [walk.fork(_without(graph_module, group, removals[group], count)) for count in removals[group].readers]
 
-    costs = on_trial(graph_module, {group: _first(calls, group) for group in removals}, tries, images, track=track)
+    calls = [node for node in graph_module.graph.nodes if node.op == "call_function"]
+    first = {group: _first(calls, group) for group in removals}
+    costs = on_trial(graph_module, first, tries, images, track=track)
     return {
         group: scaled(removal.curve, zip(removal.readers, costs[group], strict=True))
         for group, removal in removals.items()
@@ -54,7 +55,7 @@ def at_the_answers(
 
 def on_trial(
     graph_module: fx.GraphModule,
-    first: Mapping[Tried, int],
+    first: Mapping[Tried, fx.Node],
     tries: Callable[[Walk, Tried], list[Walk]],
     images: Tensor,
     *,
@@ -69,11 +70,13 @@ def on_trial(
     """
     walk = Walk(graph_module, images)
     calls, done = walk.calls(), 0
+    places = {node: place for place, node in enumerate(calls)}
     answers: dict[Tried, list[Tensor]] = {}
-    for tried in track(sorted(first, key=first.__getitem__)):
-        for node in calls[done : first[tried]]:
+    for tried in track(sorted(first, key=lambda one: places[first[one]])):
+        at = places[first[tried]]
+        for node in calls[done:at]:
             walk.step(node)
-        done = first[tried]
+        done = at
         answers[tried] = [_rest(changed, calls[done:]) for changed in tries(walk, tried)]
     wanted = _rest(walk, calls[done:])
     return {tried: [_kl_divergence(wanted, given) for given in some] for tried, some in answers.items()}
@@ -99,12 +102,12 @@ def divergence(whole: fx.GraphModule, small: fx.GraphModule, images: Tensor) -> 
     return _kl_divergence(wanted, given)
 
 
-def _first(calls: list[fx.Node], group: Group) -> int:
+def _first(calls: list[fx.Node], group: Group) -> fx.Node:
     """The first call that reads a constant of the group."""
     targets = {target for target, _ in group.constants}
     return next(
-        i
-        for i, node in enumerate(calls)
+        node
+        for node in calls
         if any(is_constant(source) and source.target in targets for source in node.all_input_nodes)
     )
 

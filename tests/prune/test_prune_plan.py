@@ -112,12 +112,8 @@ class Gated(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.wide, self.inner, self.out = (
-            nn.LayerNorm(8),
-            nn.Linear(8, 32),
-            nn.LayerNorm(16),
-            nn.Linear(16, 8),
-        )
+        self.norm, self.inner = nn.LayerNorm(8), nn.LayerNorm(16)
+        self.wide, self.out = nn.Linear(8, 32), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
