@@ -19,6 +19,7 @@ from torch.fx.graph import CodeGen
 
 from shrink.errors import CaptureError
 from shrink.graph.clean import clean
+from shrink.graph.functional import functional
 from shrink.graph.shapes import annotate_shapes
 
 TORCH = str(Path(torch.__file__).parent)
@@ -42,11 +43,9 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     example = torch.zeros(input_shape)
     try:
         with torch.no_grad():
-            program = torch.export.export(module, (example,), strict=False).run_decompositions(_taken_apart())
+            graph_module = functional(torch.export.export(module, (example,), strict=False))
     except Exception as error:  # torch.export raises many unrelated types; this is the border
         raise _explain(error, module) from error
-    unlifted = program.module(check_guards=False)
-    graph_module = fx.GraphModule(unlifted, unlifted.graph).eval()  # an ordinary module: it may be copied and called
     _plain_call(graph_module)
     for node in graph_module.graph.nodes:
         node.meta["layer"] = layer_of(node)
@@ -54,12 +53,6 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     clean(graph_module)
     annotate_shapes(graph_module, example)
     return graph_module
-
-
-def _taken_apart() -> dict[Any, Any]:
-    """Ops that PyTorch itself writes as smaller ones: litert-torch 0.10 gets the axes of an einsum wrong."""
-    table = torch.export.default_decompositions()
-    return {torch.ops.aten.einsum.default: table[torch.ops.aten.einsum.default]}
 
 
 def _plain_call(graph_module: fx.GraphModule) -> None:

@@ -120,31 +120,29 @@ def fold_batch_norms(graph_module: fx.GraphModule) -> None:
     g = gamma / sqrt(var + eps), w' = g w and b' = beta + g (b - mean).
     """
     for node in list(graph_module.graph.nodes):
-        if node.target is not aten._native_batch_norm_legit_no_training.default:
+        if node.target is aten.batch_norm.default:
+            source, gamma, beta, mean, var, _, _, eps, _ = node.args
+            normalized = node
+        elif node.target is aten._native_batch_norm_legit_no_training.default:
+            source, gamma, beta, mean, var, _, eps = node.args
+            normalized = next(iter(node.users))  # the others are statistics, unused in inference
+            assert normalized.target is operator.getitem and normalized.args[1] == 0
+        else:
             continue
-        source, gamma, beta, mean, var, _, eps = node.args
         scale = 1 / torch.sqrt(constant(graph_module, var) + eps)
         if gamma is not None:
             scale = scale * constant(graph_module, gamma)
         shift = -scale * constant(graph_module, mean)
         if beta is not None:
             shift = shift + constant(graph_module, beta)
-        first = next(iter(node.users))  # getitem(0): the normalized tensor; the others are unused in inference
-        assert first.target is operator.getitem and first.args[1] == 0
         weighted = _weighted(source)
         if weighted is not None:
             _fold_into(graph_module, weighted, scale, shift)
-            replace(first, source)
+            normalized.replace_all_uses_with(source)
         else:
-            replace(first, _affine(graph_module, node, source, scale, shift))
-        tidy_one(graph_module, node)
-
-
-def tidy_one(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    """Erase `node` and its dead getitems."""
-    for user in list(node.users):
-        graph_module.graph.erase_node(user)
-    graph_module.graph.erase_node(node)
+            normalized.replace_all_uses_with(_affine(graph_module, node, source, scale, shift))
+        for dead in (*node.users, node):
+            graph_module.graph.erase_node(dead)
 
 
 def _weighted(source: Any) -> fx.Node | None:
@@ -180,7 +178,7 @@ def _fold_into(graph_module: fx.GraphModule, source: fx.Node, scale: Tensor, shi
 
 
 def _affine(graph_module: fx.GraphModule, node: fx.Node, source: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
-    rank = len(node.meta["val"][0].shape)
+    rank = len(source.meta["val"].shape)
     shape = (1, -1, *[1] * (rank - 2))
     graph = graph_module.graph
     with graph.inserting_before(node):
