@@ -25,6 +25,9 @@ NO_OPS = {
 CASTS = {aten._to_copy.default, aten.type_as.default}
 """Ops that do so if the dtype stays the same."""
 
+NEUTRAL = {aten.add.Tensor: 0, aten.sub.Tensor: 0, aten.mul.Tensor: 1, aten.div.Tensor: 1}
+"""Ops that do so if the second is this number, which an int8 file would store with a scale that no runtime takes."""
+
 CHECKS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default}
 """Ops that compute nothing: what they check was fixed with the shapes."""
 
@@ -71,7 +74,8 @@ def drop_no_ops(graph_module: fx.GraphModule) -> None:
     would change the caller's image, or the user's model, whose buffers the graph shares.
     """
     for node in list(graph_module.graph.nodes):
-        if node.target in NO_OPS or (node.target in CASTS and _dtype(node) == _dtype(node.args[0])):
+        inert = node.target in CASTS or (node.target in NEUTRAL and node.args[1] == NEUTRAL[node.target])
+        if node.target in NO_OPS or (inert and _dtype(node) == _dtype(node.args[0])):
             replace(node, node.args[0])
         elif node.target is aten.copy_.default:
             replace(node, node.args[1])
