@@ -116,7 +116,8 @@ def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A nearest resize as a selection of rows and columns, unless it repeats each of them equally often.
 
-    RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it.
+    RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it. XNNPACK
+    has neither op; with concatenations, which it has, GhostNetV2 ran in half as many pieces and took 1.9 times as long.
     """
     found: Any = node.args[0]
     _, _, height, width = found.meta["shape"]
