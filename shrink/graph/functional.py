@@ -90,8 +90,13 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _without_writing(node: fx.Node) -> Any:
-    """The op that only returns what `node` also writes over its first argument; None if it would be of another type."""
+    """The op that only returns what `node` also writes over its first argument; None if it would be of another type.
+
+    Also None where that is no single tensor, as of `_foreach_add_`.
+    """
     op: Any = node.target
+    if not isinstance(node.meta.get("val"), Tensor) or not isinstance(node.args[0], fx.Node):
+        return None
     name = op._schema.name.removeprefix("aten::")
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
     same_type = all(value.dtype == node.meta["val"].dtype for n in node.all_input_nodes for value in _values(n))

@@ -100,6 +100,21 @@ def statistics_of_the_batch(x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, training=True)
 
 
+def many_at_once_are_written(x: Tensor) -> Tensor:
+    parts = [x * 2, x * 3]
+    torch._foreach_add_(parts, 1.0)
+    return parts[0] + parts[1]
+
+
+def called_by_keywords(x: Tensor) -> Tensor:
+    y = torch.batch_norm(
+        input=x * 2, weight=None, bias=None, running_mean=torch.zeros(3), running_var=torch.ones(3),
+        training=False, momentum=0.1, eps=1e-5, cudnn_enabled=False,
+    )  # fmt: skip
+    y = torch.relu_(input=torch.dropout(input=y, p=0.5, train=False))
+    return torch.chunk(input=y, chunks=3, dim=1)[1] + torch.flatten(y, start_dim=2).sum()
+
+
 class Counts(nn.Module):
     """Writes to a part of a buffer, and reads all of it."""
 
@@ -127,11 +142,11 @@ def test_dropout_that_is_not_inert_is_not_dropped() -> None:
 
 PLAIN = [
     later_reader_of_the_written, earlier_reader_of_the_written, writes_one_after_another, written_through_the_last_view,
-    copy_of_the_written, input_is_written, value_read_behind_a_dropout_after_the_write,
+    copy_of_the_written, input_is_written, called_by_keywords, value_read_behind_a_dropout_after_the_write,
 ]  # fmt: skip
 NOT_PLAIN = [
     view_read_after_the_write, whole_read_after_a_part_was_written, first_name_read_after_a_write_through_a_view,
-    slice_assigned, wider_type_is_added, statistics_of_the_batch,
+    slice_assigned, many_at_once_are_written, wider_type_is_added, statistics_of_the_batch,
 ]  # fmt: skip
 
 
