@@ -17,7 +17,6 @@ NO_OPS = {
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
-    aten.dropout.default,
     aten.lift_fresh_copy.default,
 }
 """Ops that return their first argument unchanged in a functional inference graph."""

@@ -55,7 +55,8 @@ def spell(graph: fx.Graph) -> None:
     """Write the ops in place as functional ones, and views by their shapes, in the given graph."""
     for node in list(graph.nodes):
         if _writes(node):
-            _let_later_ones_read(node, node.args[0])
+            written: Any = node.args[0]
+            written.replace_all_uses_with(node, delete_user_cb=node.__lt__)  # by those that come later
             node.target = _without_writing(node)
         spelled = SPELLINGS.get(node.target)
         if spelled is not None:
@@ -108,19 +109,18 @@ def _writes_are_plain(graph: fx.Graph) -> bool:
 
     Which values share memory is known from the fake tensors of the trace.
     """
-    order = {node: place for place, node in enumerate(graph.nodes)}
     sharing: dict[int, list[fx.Node]] = {}
-    for node in order:
+    for node in graph.nodes:
         for memory in {_memory(value) for value in _values(node)}:
             sharing.setdefault(memory, []).append(node)
     result: dict[fx.Node, fx.Node] = {}  # what is read instead of a value that was written to
-    for node in filter(_writes, order):
+    for node in filter(_writes, graph.nodes):
         written: Any = node.args[0]
         for other in sharing[_memory(written.meta["val"])]:
             name = other
             while name in result:
                 name = result[name]
-            if name is not written and order[other] < order[node] < max(map(order.__getitem__, other.users), default=0):
+            if name is not written and other < node and any(node < user for user in other.users):
                 return False
         result[written] = node
     return True
@@ -133,13 +133,6 @@ def _values(node: fx.Node) -> list[Tensor]:
 
 def _memory(value: Tensor) -> int:
     return int(value.untyped_storage()._cdata)
-
-
-def _let_later_ones_read(node: fx.Node, written: Any) -> None:
-    later = node.next
-    while later.op != "root":
-        later.replace_input_with(written, node)
-        later = later.next
 
 
 def _reshaped(node: fx.Node, x: fx.Node, *_: Any, **__: Any) -> fx.Node:
