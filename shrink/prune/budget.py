@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,16 +11,18 @@ from numpy.typing import NDArray
 from torch import fx
 
 from shrink.graph.edit import is_constant
-from shrink.prune.cost import Dim, dims, factors
+from shrink.prune.cost import WRITE, Dim, dims, factors, writers
 from shrink.prune.groups import Coupling
 
 Measure = Literal["macs", "parameters"]
+Cost = Literal["macs", "parameters", "work"]
+"""What can be added up: `work` is time, in multiply-accumulates, see `cost.work`."""
 
 
 class Budget:
     """Sums of products of dimensions, each of which shrinks linearly with the units removed."""
 
-    def __init__(self, graph_module: fx.GraphModule, coupling: Coupling, measure: Measure) -> None:
+    def __init__(self, graph_module: fx.GraphModule, coupling: Coupling, cost: Cost) -> None:
         self._coupling = coupling
         self._group_of = np.full(coupling.units + 1, len(coupling.groups))  # the last: of no group, or STAYS
         for number, group in enumerate(coupling.groups):
@@ -27,12 +30,13 @@ class Budget:
         self._rows: dict[tuple[str, int, int], int] = {}  # (node, axis, family) -> row of the factors
         self._full: list[float] = [1.0]
         self._lost: list[NDArray[np.float64]] = [np.zeros(len(coupling.groups))]
-        owners_and_terms = _terms(graph_module, measure)
-        self._owners, terms = [owner for owner, _ in owners_and_terms], [term for _, term in owners_and_terms]
+        terms = list(_terms(graph_module, cost))
+        self._owners = [term.owner for term in terms]
         self._scale, found = np.ones(len(terms)), []
         for i, term in enumerate(terms):
-            self._scale[i] = float(np.prod([node.meta["shape"][axis] for node, axis in term], dtype=np.float64))
-            found.append([row for dim in term for row in self._factors(dim)])
+            sizes = [node.meta["shape"][axis] for node, axis in term.dims]
+            self._scale[i] = term.weight * float(np.prod(sizes, dtype=np.float64))
+            found.append([row for dim in term.dims for row in self._factors(dim)])
         width = max(map(len, found), default=0)
         self._index = np.array([rows + [0] * (width - len(rows)) for rows in found], np.int64).reshape(
             len(terms), width
@@ -79,9 +83,20 @@ class Budget:
         return np.where(self._lost[self._rows[node.name, axis, 0]] > 0, 0, lost)
 
 
-def _terms(graph_module: fx.GraphModule, measure: Measure) -> Sequence[tuple[str, Sequence[Dim]]]:
-    """Products of dimensions, each with the name of the node that it is a cost of."""
-    if measure == "macs":
-        return [(node.name, term) for node in graph_module.graph.nodes for term in factors(node)]
-    constants = {str(node.target): node for node in graph_module.graph.nodes if is_constant(node)}
-    return [(node.name, list(dims(node))) for node in constants.values()]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Term:
+    """A product of dimensions, and the name of the node that it is a cost of."""
+
+    owner: str
+    dims: Sequence[Dim]
+    weight: float = 1.0
+
+
+def _terms(graph_module: fx.GraphModule, cost: Cost) -> Iterator[_Term]:
+    if cost == "parameters":
+        constants = {str(node.target): node for node in graph_module.graph.nodes if is_constant(node)}
+        yield from (_Term(node.name, list(dims(node))) for node in constants.values())
+        return
+    yield from (_Term(node.name, term) for node in graph_module.graph.nodes for term in factors(node))
+    if cost == "work":
+        yield from (_Term(node.name, list(dims(node)), WRITE) for node in writers(graph_module))

@@ -67,14 +67,17 @@ def choose(
 
     Args:
         candidates: the groups that may lose units, and the blocks that may go.
-        measure: what is to shrink.
+        measure: what is to shrink. Multiply-accumulates are asked for and time is meant: what goes is priced by the
+            time that it saves, or a depthwise convolution, which writes much and multiplies little, would stay.
         ratio: what it is to become, as a share of what it is; 0..1.
         multiple_of: see `step_of`.
     """
-    state = _State(graph_module, coupling, candidates, Budget(graph_module, coupling, measure), multiple_of)
+    budget = Budget(graph_module, coupling, measure)
+    prices = Budget(graph_module, coupling, "work") if measure == "macs" else budget
+    state = _State(graph_module, coupling, candidates, budget, prices, multiple_of)
     full = state.cost()
-    while state.cost() > ratio * full:
-        units, block = state.cheapest_units(), state.cheapest_block(state.cost() - ratio * full)
+    while (needed := state.cost() - ratio * full) > 0:
+        units, block = state.cheapest_units(), state.cheapest_block(needed)
         if block is not None and (units is None or block[0] < units[0]):
             state.drop(block[1])
         elif units is not None:
@@ -88,11 +91,19 @@ class _State:
     """How much is gone while choosing."""
 
     def __init__(
-        self, graph_module: fx.GraphModule, coupling: Coupling, candidates: Candidates, budget: Budget, multiple_of: int
+        self,
+        graph_module: fx.GraphModule,
+        coupling: Coupling,
+        candidates: Candidates,
+        budget: Budget,
+        prices: Budget,
+        multiple_of: int,
     ) -> None:
-        self._coupling, self._candidates, self._budget = coupling, candidates, budget
+        self._coupling, self._candidates, self._budget, self._prices = coupling, candidates, budget, prices
         self._number = {group: i for i, group in enumerate(coupling.groups)}
-        self._steps = {group: step_of(coupling, group, multiple_of) for group in candidates.curves}
+        helps = budget.saving(np.zeros(len(coupling.groups), np.int64)) > 0
+        able = (group for group in candidates.curves if helps[self._number[group]])
+        self._steps = {group: step_of(coupling, group, multiple_of) for group in able}
         self._inside = {block: private(candidates.curves, graph_module, block) for block in candidates.blocks}
         self.removed = np.zeros(len(coupling.groups), np.int64)
         self._blocks: list[Block] = []
@@ -103,12 +114,12 @@ class _State:
 
     def cheapest_units(self) -> tuple[float, int, int] | None:
         """Price per saving, number of the group, and how many of its units are the next step."""
-        saving, best = self._budget.saving(self.removed, self._gone), None
+        saving, best = self._prices.saving(self.removed, self._gone), None
         for group, step in self._steps.items():
             i, count = self._number[group], len(group.units)
             size = (count - self.removed[i]) % step or step
             after = self.removed[i] + size
-            if count - after < max(step, count * LEAST_LEFT, 1) or saving[i] <= 0:
+            if count - after < max(step, count * LEAST_LEFT, 1) or saving[i] <= 0:  # 0: it is gone with a block
                 continue
             slope = self._candidates.curves[group].cost
             price = float(slope[after] - slope[self.removed[i]]) / (size * saving[i])
@@ -122,9 +133,11 @@ class _State:
         for block, cost in self._candidates.blocks.items():
             if block in self._blocks or len(self._blocks) >= MOST_BLOCKS * len(self._candidates.blocks):
                 continue
-            saved = self.cost() - self._budget.cost(self.removed, self._gone | block.inside)
+            gone = self._gone | block.inside
+            saved = self.cost() - self._budget.cost(self.removed, gone)
             if saved > 0:
-                price = max(cost - self._spent(block), 0.0) / min(saved, needed)
+                worth = self._prices.cost(self.removed, self._gone) - self._prices.cost(self.removed, gone)
+                price = max(cost - self._spent(block), 0.0) / (worth * min(1.0, needed / saved))
                 best = (price, block) if best is None or price < best[0] else best
         return best
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from shrink.graph.batch import Walk, batched
 from shrink.graph.capture import capture
-from shrink.prune.budget import Budget
-from shrink.prune.choose import Candidates, Choice
-from shrink.prune.cost import macs, parameters
+from shrink.prune.budget import Budget, Cost
+from shrink.prune.choose import Candidates, Choice, choose
+from shrink.prune.cost import macs, parameters, work
 from shrink.prune.fit import twins
 from shrink.prune.groups import find_groups
 from shrink.prune.imitate import Lesson, closer, imitate, questions
@@ -24,7 +24,7 @@ from shrink.prune.moments import Moments, flat_weight, moments
 from shrink.prune.ranking import Ranked
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
-from shrink.prune.surgeon import curves, remove_in_order
+from shrink.prune.surgeon import Curve, curves, remove_in_order
 
 
 def pictures(count: int = 32, seed: int = 3) -> Tensor:
@@ -183,7 +183,8 @@ def test_imitation_brings_the_sums_nearer_too() -> None:
 def test_the_budget_foretells_what_removal_gives(name: str) -> None:
     whole = graph(name)
     coupling = find_groups(whole)
-    budgets = {measure: Budget(whole, coupling, measure) for measure in ("macs", "parameters")}  # type: ignore[arg-type]
+    costs: tuple[Cost, ...] = ("macs", "parameters", "work")
+    budgets = {cost: Budget(whole, coupling, cost) for cost in costs}
     for counts in itertools.islice(itertools.product(*[(0, len(g.units) // 2) for g in coupling.groups]), 16):
         dead = np.zeros(coupling.units, bool)
         for group, count in zip(coupling.groups, counts, strict=True):
@@ -191,6 +192,33 @@ def test_the_budget_foretells_what_removal_gives(name: str) -> None:
         small = remove(whole, coupling, dead)
         assert budgets["macs"].cost(np.array(counts)) == pytest.approx(macs(small))
         assert budgets["parameters"].cost(np.array(counts)) == pytest.approx(parameters(small))
+        assert budgets["work"].cost(np.array(counts)) == pytest.approx(work(small))
+
+
+def test_of_channels_that_cost_alike_per_multiplication_those_that_write_more_go_first() -> None:
+    """A hidden channel of the first block is multiplied 4 + 9 + 4 times a pixel and written twice; of the second one
+    4 + 36 times, and once. The time saved decides, so the second must be 1.1 times cheaper per time, not per product.
+    """
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        *(nn.Conv2d(4, 16, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 4, 1)),
+        *(nn.Conv2d(4, 16, 1), nn.Conv2d(16, 4, 3, padding=1)),
+    )
+    whole = capture(net.eval(), (1, 3, 8, 8))
+    coupling = find_groups(whole)
+    hidden = {group.name: group for group in coupling.groups if group.name in ("1", "4")}
+
+    def kept(second: float) -> set[str]:
+        """Which blocks are whole, when 5 % of the products are gone and a channel of the second costs so much."""
+        prices = {"1": 1.0, "4": second}
+        found = {hidden[n]: Curve(np.arange(16), prices[n] * np.arange(17.0)) for n in prices}
+        choice = choose(whole, coupling, Candidates(found), measure="macs", ratio=0.95, multiple_of=1)
+        return {name for name, group in hidden.items() if not choice.dead[group.units].any()}
+
+    by_time = (40 + 30) / (17 + 60)
+    assert kept(0.98 * by_time) == {"1"}
+    assert kept(1.02 * by_time) == {"4"}  # though per product it is cheaper, to a price of 40 / 17
 
 
 def test_the_saving_of_one_unit_is_the_slope_of_the_cost() -> None:
