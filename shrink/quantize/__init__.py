@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -105,18 +104,19 @@ class Chosen:
         """
         error = self.tools.error(state)
         why = "" if better else "no epoch was better than the start"
-        if better and error >= self._least(math.inf):
+        if better and error >= self.error:
             why = "the scores are farther from the float model's, if nearer in their relations"
         rung = Rung(what, error, kept=not why, why=why)
         return replace(self, state=self.state if why else state, rungs=(*self.rungs, rung))
 
     def declined(self, what: str, why: str) -> Chosen:
         """The same, with a note of what was asked for and not done."""
-        return replace(self, rungs=(*self.rungs, Rung(what, self._least(0.0), kept=False, why=why)))
+        return replace(self, rungs=(*self.rungs, Rung(what, self.error, kept=False, why=why)))
 
-    def _least(self, otherwise: float) -> float:
-        """The error of the rungs that were kept, where there are any."""
-        return min((rung.error for rung in self.rungs if rung.kept), default=otherwise)
+    @property
+    def error(self) -> float:
+        """Of the scores on the held-out images, root mean square over their standard deviation."""
+        return next(rung.error for rung in reversed(self.rungs) if rung.kept)
 
     def costs(self) -> list[Cost]:
         """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""
@@ -189,6 +189,7 @@ def choose(
     held_out: Sequence[Tensor],
     *,
     effort: str = "balanced",
+    like: Chosen | None = None,
     workers: int = 1,
 ) -> Chosen:
     """Climb the ladder.
@@ -199,6 +200,7 @@ def choose(
         target: what is quantized for.
         held_out: calibration images, each (1, C, H, W), that `observed` has not seen.
         effort: a key of `EFFORTS`.
+        like: what was chosen for another target; of ways that are as good the one that it went is taken.
         workers: images run side by side.
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
@@ -208,7 +210,8 @@ def choose(
         )
         for border, scheme in schemes(graph_module.graph, target).items()
     }
-    best, rungs = climb(starts, EFFORTS[effort], tools)
+    kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
+    best, rungs = climb(starts, EFFORTS[effort], tools, like=kept)
     return Chosen(best, tools, tuple(rungs))
 
 

@@ -72,7 +72,8 @@ def _ladder(report: Report) -> list[str]:
         "## What each step of quantization bought",
         "",
         "Error: of the scores on calibration images held out for this, root mean square over their standard deviation. "
-        "A step is kept if it makes the error of those kept before it smaller.",
+        "A step is kept if it makes the error of those kept before it smaller; of steps that are as good, the one that "
+        "another file kept, so that the files answer alike.",
         "",
         _line(["target", "step", "error", "kept"]),
         _line(["---", "---", "---:", "---"]),
@@ -82,7 +83,8 @@ def _ladder(report: Report) -> list[str]:
 
 
 def _kept(rung: Rung) -> str:
-    return "yes" if rung.kept else f"no: {markdown(rung.why)}" if rung.why else "no"
+    said = "yes" if rung.kept else "no"
+    return f"{said}: {markdown(rung.why)}" if rung.why else said
 
 
 def _leftovers(report: Report) -> list[str]:

@@ -82,7 +82,7 @@ class Rung(Record, frozen=True, kw_only=True):
     what: str
     error: Annotated[float, msgspec.Meta(ge=0)]  # of the scores on held-out images, over their standard deviation
     kept: bool
-    why: str = ""  # it was not, where the error is not the reason
+    why: str = ""  # it was or was not, where the smallest error is not the reason
 
 
 class Step(Record, frozen=True, kw_only=True):

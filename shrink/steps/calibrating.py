@@ -47,7 +47,13 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
         )
         for target in stage.track(mine):
             plans[target.name] = quantize.choose(
-                lowered.graph, observed, target, given.held_out, effort=job.recipe.quantize, workers=workers()
+                lowered.graph,
+                observed,
+                target,
+                given.held_out,
+                effort=job.recipe.quantize,
+                like=next(iter(plans.values()), None),
+                workers=workers(),
             )
         images = given.count
     return Calibrated(plans, images)

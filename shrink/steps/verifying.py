@@ -75,9 +75,9 @@ def _between(remade: Remade | None) -> dict[str, FloatModel]:
 def _blame(item: Artifact) -> str:
     """The layers that cost most, of a file that lost too much."""
     assert item.chosen is not None
-    least = min(rung.error for rung in item.chosen.rungs if rung.kept)
-    named = ", ".join(f"{cost.layer} ({cost.error:.1%})" for cost in item.chosen.costs()[:BLAMED])
-    return f"{item.target.name}: its scores err by {least:.1%}; with one layer alone in float the least are {named}"
+    error, costs = item.chosen.error, item.chosen.costs()[:BLAMED]
+    named = ", ".join(f"{cost.layer} ({cost.error:.1%})" for cost in costs)
+    return f"{item.target.name}: its scores err by {error:.1%}; with one layer alone in float the least are {named}"
 
 
 def _check(job: Job, name: str, answers: Answers) -> tuple[str, ...]:

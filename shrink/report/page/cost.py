@@ -142,7 +142,8 @@ def _ladder(report: Report) -> Iterator[Markup]:
         yield el(
             "p.lead",
             "The error of the scores on calibration images held out for this, against their spread. A step is kept if "
-            "it makes the error of those kept before it smaller.",
+            "it makes the error of those kept before it smaller; of steps that are as good, the one that another file "
+            "kept, so that the files answer alike.",
         )
         yield el("div.charts", *(el("figure", el("figcaption", name(a.target)), _rungs(a)) for a in climbed))
 
@@ -155,9 +156,5 @@ def _rungs(artifact: Artifact) -> Markup:
 def _rung(rung: Rung, widest: float) -> Markup:
     share = min(rung.error / widest, 1.0)
     bar = charts.shares([("lost" if not rung.kept else "file", share), ("rest", 1 - share)])
-    said = (
-        percent(rung.error, 1)
-        if rung.kept
-        else f"{percent(rung.error, 1)}, not kept{f': {rung.why}' if rung.why else ''}"
-    )
+    said = percent(rung.error, 1) + ", not kept" * (not rung.kept) + f": {rung.why}" * bool(rung.why)
     return el("li.kept" if rung.kept else "li", el("span", rung.what), el("span.number", said), bar)

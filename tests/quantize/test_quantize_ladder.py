@@ -1,0 +1,69 @@
+"""Which rungs are kept, where the error of every way is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+
+from shrink.quantize.ladder import climb
+
+Ways = dict[str, float]
+
+
+class Judge:
+    """Takes a state for its error."""
+
+    def error(self, state: float) -> float:
+        return state
+
+
+def climbed(starts: Ways, *rungs: Ways, like: Collection[str] | None = None) -> tuple[float, list[str]]:
+    """The error at the end, and what was kept."""
+
+    def maker(ways: Ways) -> Callable[[Any, Any], Any]:
+        return lambda state, tools: iter(ways.items())
+
+    given: Any = starts
+    judge: Any = Judge()
+    end, taken = climb(given, map(maker, rungs), judge, like=like)
+    error: Any = end
+    return error, [rung.what for rung in taken if rung.kept]
+
+
+def test_the_smallest_error_of_a_rung_is_kept_and_nothing_that_is_worse() -> None:
+    ways = ({"a": 0.5, "b": 0.4}, {"c": 0.45}, {}, {"d": 0.4})
+    assert climbed({"start": 1.0}, *ways) == (0.4, ["start", "b"])
+
+
+@pytest.mark.parametrize(("slow", "kept"), [(0.81, "fast"), (0.79, "slow")])
+def test_a_slower_start_must_be_clearly_closer(slow: float, kept: str) -> None:
+    assert climbed({"fast": 1.0, "slow": slow})[1] == [kept]
+
+
+def test_of_ways_that_are_as_good_the_one_of_the_other_file_is_kept() -> None:
+    start, rungs = {"start": 1.0}, ({"a": 0.50, "b": 0.54}, {"c": 0.52})
+    assert climbed(start, *rungs) == (0.50, ["start", "a"])
+    assert climbed(start, *rungs, like={"start", "b"}) == (0.54, ["start", "b"])
+    assert climbed(start, *rungs, like={"start", "b", "c"}) == (0.52, ["start", "b", "c"])
+
+
+def test_a_rung_that_the_other_file_did_not_keep_must_be_clearly_closer() -> None:
+    assert climbed({"start": 1.0}, {"a": 0.95}) == (0.95, ["start", "a"])
+    assert climbed({"start": 1.0}, {"a": 0.95}, like={"start"}) == (1.0, ["start"])
+    assert climbed({"start": 1.0}, {"a": 0.5}, like={"start"}) == (0.5, ["start", "a"])
+
+
+def test_the_other_file_is_not_followed_where_it_is_clearly_farther() -> None:
+    assert climbed({"start": 1.0}, {"a": 0.5, "b": 0.6}, like={"start", "b"}) == (0.5, ["start", "a"])
+
+
+def test_what_was_decided_by_the_other_file_says_so() -> None:
+    given: Any = {"start": 1.0}
+    judge: Any = Judge()
+    ways: list[Any] = [lambda state, tools: iter([("a", 0.50), ("b", 0.54), ("c", 0.56)])]
+    _, taken = climb(given, ways, judge, like={"b"})
+    assert [(rung.what, rung.kept, bool(rung.why)) for rung in taken] == [
+        ("start", True, False), ("a", False, True), ("b", True, True), ("c", False, False)
+    ]  # fmt: skip
