@@ -200,7 +200,8 @@ def choose(
         target: what is quantized for.
         held_out: calibration images, each (1, C, H, W), that `observed` has not seen.
         effort: a key of `EFFORTS`.
-        like: what was chosen for another target; of ways that are as good the one that it went is taken.
+        like: what was chosen for another target; if both files round alike, of ways that are as good the one that it
+            went is taken.
         workers: images run side by side.
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
@@ -210,9 +211,16 @@ def choose(
         )
         for border, scheme in schemes(graph_module.graph, target).items()
     }
-    kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
+    alike = like is not None and _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme)
+    kept = {rung.what for rung in like.rungs if rung.kept} if like is not None and alike else None
     best, rungs = climb(starts, EFFORTS[effort], tools, like=kept)
     return Chosen(best, tools, tuple(rungs))
+
+
+def _rounds_alike(a: Scheme, b: Scheme) -> bool:
+    """Whether both compute most ops on the same calibrated codes; of run-time ranges every format has its own kind."""
+    most = max(len(one.static | one.dynamic.keys()) for one in (a, b))
+    return 2 * len(a.static & b.static) > most
 
 
 def _changes(plan: Plan) -> tuple[str, ...]:

@@ -1,13 +1,19 @@
-"""Which rungs are kept, where the error of every way is known."""
+"""Which rungs are kept, where the error of every way is known, and where another file went one of them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from quantize_graphs import ONNX, SHAPE, TOKENS, graph_of, images
+from torch import nn
 
-from shrink.quantize.ladder import climb
+from shrink import quantize
+from shrink.quantize.ladder import NEARLY, climb
 
 Ways = dict[str, float]
 
@@ -67,3 +73,29 @@ def test_what_was_decided_by_the_other_file_says_so() -> None:
     assert [(rung.what, rung.kept, bool(rung.why)) for rung in taken] == [
         ("start", True, False), ("a", False, True), ("b", True, True), ("c", False, False)
     ]  # fmt: skip
+
+
+def chosen(net: nn.Module, shape: tuple[int, ...], *, like: quantize.Chosen | None = None) -> quantize.Chosen:
+    graph = graph_of(net, shape)
+    scale = ((0.5,) * 4, (0.25,) * 4)
+    observed = quantize.observe(graph, [ONNX], images(32, shape, seed=4), normalization=scale)
+    return quantize.choose(graph, observed, ONNX, images(8, shape, seed=9), like=like)
+
+
+def test_a_file_that_rounds_as_another_keeps_what_that_kept_unless_it_is_clearly_farther() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 6, 1))
+    alone = chosen(net, SHAPE)
+    assert sum(rung.kept for rung in alone.rungs) > 1
+    other = replace(alone, rungs=alone.rungs[:1])  # as if the other file kept none
+    kept = [rung for rung in chosen(net, SHAPE, like=other).rungs if rung.kept]
+    assert all(after.error * NEARLY < before.error for before, after in itertools.pairwise(kept))
+    assert len(kept) < sum(rung.kept for rung in alone.rungs)
+
+
+def test_a_file_with_ranges_of_the_run_time_goes_its_own_way() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
+    alone = chosen(net, TOKENS)
+    assert alone.state.scheme.dynamic and sum(rung.kept for rung in alone.rungs) > 1
+    assert chosen(net, TOKENS, like=replace(alone, rungs=alone.rungs[:1])).rungs == alone.rungs
