@@ -15,9 +15,6 @@ aten = torch.ops.aten
 Dim = tuple[fx.Node, int]
 """A dimension of a value: its node, and an axis from 0."""
 
-WRITE = 30  # multiply-accumulates that take as long as writing one value: what EfficientNet-Lite0 and ViT-Tiny took in
-# PyTorch on x86-64, to a factor of 1.3
-
 
 def factors(node: fx.Node) -> list[list[Dim]]:
     """The multiply-accumulates of an op as sums of products of dimensions; nothing for an op without any."""
@@ -36,9 +33,12 @@ def macs_of(node: fx.Node) -> int:
 
 
 def work(graph_module: fx.GraphModule) -> float:
-    """How long an image takes, in multiply-accumulates: writing a value takes as long as some of them."""
+    """How long an image takes in PyTorch, in multiply-accumulates: writing a value takes as long as some of them.
+
+    30 is what EfficientNet-Lite0 and ViT-Tiny took on x86-64, to a factor of 1.3.
+    """
     written: int = sum(math.prod(node.meta["shape"]) for node in writers(graph_module))
-    return macs(graph_module) + WRITE * written
+    return macs(graph_module) + 30 * written
 
 
 def writers(graph_module: fx.GraphModule) -> Iterator[fx.Node]:
