@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from benchmarks.architectures import SETS, ZOO
 from benchmarks.images import make_image
-from benchmarks.randomize import randomize, silent
+from benchmarks.randomize import STEADY, randomize, sensitivity, silent
 from shrink.models import zoo
 
 
@@ -66,6 +66,36 @@ def test_the_answer_depends_on_the_image(images: list[Tensor]) -> None:
     assert not module.training
     assert bool(torch.isfinite(scores).all())
     torch.testing.assert_close(scores.mean(0), torch.zeros(10), atol=1e-5, rtol=0)  # centred: no class always wins
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.silu(self.norm(self.conv(x)))
+
+
+def deep() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 16, 1), *(Block() for _ in range(40)), Mean(), nn.Linear(16, 10))
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def test_a_deep_network_is_made_steady(images: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    steady, chaotic = deep(), deep()
+    randomize(steady, images, seed=0)
+    monkeypatch.setattr("benchmarks.randomize.SMALLEST_VARIANCES", (0.1,))
+    randomize(chaotic, images, seed=0)
+    assert sensitivity(steady, images) <= STEADY < sensitivity(chaotic, images)
+    with torch.no_grad():
+        scores = steady(torch.cat(images))
+    assert float(scores.std(0).min()) > 0.01 * float(scores.abs().max())  # and yet the image matters
 
 
 def test_the_seed_decides(images: list[Tensor]) -> None:
