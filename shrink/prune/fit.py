@@ -12,10 +12,11 @@ from shrink.graph.edit import copied
 from shrink.prune.choose import Choice
 from shrink.prune.cost import work
 from shrink.prune.cutting import Cut, smaller, without
-from shrink.prune.imitate import Lesson, Twin, imitate, questions
+from shrink.prune.imitate import Lesson, Twin, imitate
 from shrink.prune.influence import Reference
 from shrink.prune.measure import divergence
 from shrink.prune.plan import Plan
+from shrink.prune.questions import questions
 from shrink.prune.ranking import ROWS, Ranked, Track, images_at_once, untracked
 from shrink.prune.repair import is_sum, lasting_sums, repair
 from shrink.prune.trace import shape_of
@@ -45,7 +46,9 @@ def reference(ranked: Ranked, images: Tensor) -> Reference:
         images: (N, C, H, W) calibration images, without labels.
     """
     whole = ranked.whole
-    some = images[: min(REPAIR_IMAGES, len(images) - _held_out(whole, images), max(1, images_at_once(whole) // 2))]
+    learned = images[: -_held_out(whole, images)] if len(images) > 1 else images
+    count = min(REPAIR_IMAGES, len(learned), max(1, images_at_once(whole) // 2))
+    some = questions(learned, count, np.random.default_rng(0))
     return Reference(whole, some, batch=images_at_once(whole, gradients=True), per_image=max(16, ROWS // len(some)))
 
 

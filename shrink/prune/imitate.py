@@ -1,9 +1,8 @@
 """Train the smaller graph, without labels, to answer as the whole graph does, and to say the same on the way.
 
-A few hundred images ask few questions, so each is asked in many ways: half of a batch is at most mirrored, half is
-mixed in pairs and cut closer (Zhang et al., "mixup", 2018; Beyer et al., "Knowledge distillation: a good teacher
-is patient and consistent", 2022); the whole graph answers those as well. And each says much: beside the scores, every
-sum of a residual branch and its shortcut is matched (Romero et al., "FitNets", 2015).
+Each batch asks other questions (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
+2022). And each answer says much: beside the scores, every sum of a residual branch and its shortcut is matched (Romero
+et al., "FitNets", 2015).
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from torch.nn import functional
 from shrink.graph.batch import batched_parts
 from shrink.graph.edit import telling
 from shrink.graph.training import make_parameters, rate_at
+from shrink.prune.questions import questions
 
 WARMUP = 0.1  # share of the steps in which the rate rises
-CLOSEST = 0.7  # of an image's width and height that a closer cut shows at least
 SUMS = 1.0  # weight of the error of all sums together; that of the scores is 1
 
 
@@ -81,27 +80,6 @@ def imitate(
         optimizer.step()
         schedule.step()
     small.requires_grad_(False)
-
-
-def questions(images: Tensor, batch: int, rng: np.random.Generator) -> Tensor:
-    """A batch: half of it images as they are or mirrored, half of it mixtures of two, cut closer."""
-    first = images[torch.from_numpy(rng.integers(len(images), size=batch))]
-    second = images[torch.from_numpy(rng.integers(len(images), size=batch - batch // 2))]
-    share = torch.from_numpy(rng.uniform(0.5, 1, len(second)).astype(np.float32)).reshape(-1, 1, 1, 1)
-    mixed = share * first[batch // 2 :] + (1 - share) * second
-    mirrored = torch.from_numpy(rng.random(batch) < 0.5).reshape(-1, 1, 1, 1)
-    asked = torch.cat([first[: batch // 2], closer(mixed, rng)])
-    return torch.where(mirrored, asked.flip(-1), asked)
-
-
-def closer(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """A rectangle of each image, at its own place and of its own size, drawn to the size of the whole."""
-    size = rng.uniform(CLOSEST, 1, (len(images), 2))
-    place = rng.uniform(-1, 1, (len(images), 2)) * (1 - size)
-    frames = np.zeros((len(images), 2, 3), np.float32)
-    frames[:, [0, 1], [0, 1]], frames[:, :, 2] = size, place
-    grid = functional.affine_grid(torch.from_numpy(frames), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def _left(value: Tensor, twin: Twin) -> Tensor:

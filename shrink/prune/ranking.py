@@ -23,6 +23,7 @@ from shrink.prune.groups import Coupling, find_groups, weighted
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import moments
 from shrink.prune.products import products
+from shrink.prune.questions import questions
 from shrink.prune.surgeon import curves
 from shrink.prune.turn import turn
 from shrink.prune.unfuse import unfuse
@@ -130,12 +131,13 @@ def _ranked(
         raise RecipeError(
             f"the score {settings.score!r} needs images", "it looks at what the layers compute", "give --data DATA"
         )
-    batch = min(64, images_at_once(graph_module))
-    batches = track(torch.split(images[:LOOKED_AT], batch), "look at the layers' inputs")
+    rng = np.random.default_rng(settings.seed)
+    looked_at = questions(images, min(LOOKED_AT, len(images)), rng)
+    batches = track(torch.split(looked_at, min(64, images_at_once(graph_module))), "look at the layers' inputs")
     if settings.score == "taylor":
         found = scores.taylor(graph_module, coupling, ((x, None) for x in batches))
         return Candidates(scores.curves_of(found, settings.ranking)), []
-    gathered = moments(graph_module, batches, per_image=max(16, ROWS // len(images[:LOOKED_AT])))
+    gathered = moments(graph_module, batches, per_image=max(16, ROWS // len(looked_at)))
     turn(graph_module, gathered)
     removals = curves(graph_module, coupling, gathered, products(graph_module))
     skipped = [
@@ -144,7 +146,8 @@ def _ranked(
         if group not in removals
     ]
     blocks = find_blocks(graph_module, keep=settings.keep)
-    trial = images[-_trial_images(graph_module, len(removals) + len(blocks) / 2) :]
+    count = min(_trial_images(graph_module, len(removals) + len(blocks) / 2), len(images))
+    trial = questions(images, count, rng)
 
     def told(items: Iterable[Any]) -> Iterable[Any]:
         return track(items, "measure removals at the answers")

@@ -18,10 +18,11 @@ from shrink.prune.choose import Candidates, Choice, choose
 from shrink.prune.cost import macs, parameters
 from shrink.prune.fit import twins
 from shrink.prune.groups import find_groups
-from shrink.prune.imitate import Lesson, closer, imitate, questions
+from shrink.prune.imitate import Lesson, imitate
 from shrink.prune.influence import Reference
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import Moments, flat_weight, moments
+from shrink.prune.questions import closer, questions
 from shrink.prune.ranking import Ranked
 from shrink.prune.remove import remove
 from shrink.prune.repair import repair
