@@ -10,9 +10,8 @@ from torch import Tensor, fx
 
 from shrink.graph.edit import copied
 from shrink.prune.choose import Choice
-from shrink.prune.cost import work
 from shrink.prune.cutting import Cut, smaller, without
-from shrink.prune.imitate import Lesson, Twin, imitate
+from shrink.prune.imitate import Twin, as_asked, imitate, lesson
 from shrink.prune.influence import Reference
 from shrink.prune.measure import divergence
 from shrink.prune.plan import Plan
@@ -23,11 +22,6 @@ from shrink.prune.trace import shape_of
 
 REPAIR_IMAGES = 512
 HELD_OUT = 256  # images at most that judge
-STEPS = 240  # of imitation
-FEWEST_STEPS = 100  # below it, imitation is left out: what 60 taught ViT-Tiny was no better than the fit
-BATCH = 64  # of imitation; batches of 16 taught EfficientNet-Lite0 nothing: its divergence of 0.289 became 0.338
-TRAINING_WORK = 6e12  # for imitation, as `cost.work`: two to three minutes on two cores
-RATE = 2e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +40,8 @@ def reference(ranked: Ranked, images: Tensor) -> Reference:
         images: (N, C, H, W) calibration images, without labels.
     """
     whole = ranked.whole
-    learned = images[: -_held_out(whole, images)] if len(images) > 1 else images
-    count = min(REPAIR_IMAGES, len(learned), max(1, images_at_once(whole) // 2))
-    some = questions(learned, count, np.random.default_rng(0))
+    some = images[: min(REPAIR_IMAGES, len(images) - _held_out(whole, images), max(1, images_at_once(whole) // 2))]
+    some = as_asked(whole, some, np.random.default_rng(0))
     return Reference(whole, some, batch=images_at_once(whole, gradients=True), per_image=max(16, ROWS // len(some)))
 
 
@@ -77,20 +70,20 @@ def train(ranked: Ranked, made: Cut, fitted: Pruned, images: Tensor, *, seed: in
     Images as they are would not do: the whole model may know them by heart, and answer others less surely. Left out
     where it would take long.
     """
-    whole, lesson = ranked.whole, _lesson(ranked.whole, fitted.graph)
-    if lesson is None:
+    whole, taught = ranked.whole, lesson(ranked.whole, fitted.graph)
+    if taught is None:
         return replace(fitted, changes=(*fitted.changes, "no training: it would take long on a model of this size"))
     held_out, trained = _held_out(whole, images), copied(fitted.graph)
     with torch.enable_grad():
         imitate(
-            whole, trained, images[:-held_out], lesson, twins=twins(ranked, made.choice, trained),
+            whole, trained, images[:-held_out], taught, twins=twins(ranked, made.choice, trained),
             rng=np.random.default_rng(seed),
             track=lambda numbers: iter(track(list(numbers), "imitate the whole model")),
         )  # fmt: skip
     asked = questions(images[-held_out:], held_out, np.random.default_rng(seed))
     before, after = (divergence(whole, graph, asked) for graph in (fitted.graph, trained))
     kept = "" if after < before else "not kept: "
-    how = f"{lesson.steps} batches of {lesson.batch}"
+    how = f"{taught.steps} batches of {taught.batch}"
     done = f"{kept}trained for {how} to answer as the whole model: {before:.3g} -> {after:.3g}"
     graph = trained if after < before else fitted.graph
     return replace(fitted, graph=graph, changes=(*fitted.changes, done))
@@ -108,12 +101,6 @@ def twins(ranked: Ranked, choice: Choice, small: fx.GraphModule) -> tuple[Twin, 
         if name in nodes:
             found.append(Twin(name, node.name, left))
     return tuple(found)
-
-
-def _lesson(whole: fx.GraphModule, small: fx.GraphModule) -> Lesson | None:
-    """As many batches as there is time for; None if they are too few."""
-    steps = min(STEPS, int(TRAINING_WORK / (BATCH * (work(whole) + 3 * work(small)))))
-    return Lesson(steps, BATCH, RATE) if steps >= FEWEST_STEPS else None
 
 
 def _held_out(whole: fx.GraphModule, images: Tensor) -> int:

@@ -19,10 +19,16 @@ from torch.nn import functional
 from shrink.graph.batch import batched_parts
 from shrink.graph.edit import telling
 from shrink.graph.training import make_parameters, rate_at
+from shrink.prune.cost import work
 from shrink.prune.questions import questions
 
 WARMUP = 0.1  # share of the steps in which the rate rises
 SUMS = 1.0  # weight of the error of all sums together; that of the scores is 1
+STEPS = 240
+FEWEST_STEPS = 100  # below it, imitation is left out: what 60 taught ViT-Tiny was no better than the fit
+BATCH = 64  # batches of 16 taught EfficientNet-Lite0 nothing: its divergence of 0.289 became 0.338
+WORK = 6e12  # as `cost.work`: two to three minutes on two cores
+RATE = 2e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,22 @@ class Lesson:
     steps: int  # batches
     batch: int  # images in each
     rate: float  # of Adam at its highest
+
+
+def lesson(whole: fx.GraphModule, small: fx.GraphModule) -> Lesson | None:
+    """As many batches as there is time for; None if they are too few."""
+    steps = min(STEPS, int(WORK / (BATCH * (work(whole) + 3 * work(small)))))
+    return Lesson(steps, BATCH, RATE) if steps >= FEWEST_STEPS else None
+
+
+def as_asked(whole: fx.GraphModule, images: Tensor, rng: np.random.Generator) -> Tensor:
+    """What to rank and fit a model by: questions, if it is small enough to be trained with them, else the images.
+
+    ResNet-56 with 1.5x fewer multiply-accumulates, ranked and fitted on questions and trained, answers 92.84 % of the
+    test images of CIFAR-10 right; on images as they are, 92.42 %. ViT-Tiny at 1.3x, for which training takes too long,
+    answers 82.0 % of photographs right, and on images as they are 85.6 %.
+    """
+    return images if lesson(whole, whole) is None else questions(images, len(images), rng)
 
 
 def imitate(

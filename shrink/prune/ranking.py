@@ -20,10 +20,10 @@ from shrink.prune.budget import Measure
 from shrink.prune.choose import Candidates
 from shrink.prune.cost import work
 from shrink.prune.groups import Coupling, find_groups, weighted
+from shrink.prune.imitate import as_asked
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import moments
 from shrink.prune.products import products
-from shrink.prune.questions import questions
 from shrink.prune.surgeon import curves
 from shrink.prune.turn import turn
 from shrink.prune.unfuse import unfuse
@@ -132,7 +132,7 @@ def _ranked(
             f"the score {settings.score!r} needs images", "it looks at what the layers compute", "give --data DATA"
         )
     rng = np.random.default_rng(settings.seed)
-    looked_at = questions(images, min(LOOKED_AT, len(images)), rng)
+    looked_at = as_asked(graph_module, images[:LOOKED_AT], rng)
     batches = track(torch.split(looked_at, min(64, images_at_once(graph_module))), "look at the layers' inputs")
     if settings.score == "taylor":
         found = scores.taylor(graph_module, coupling, ((x, None) for x in batches))
@@ -146,8 +146,8 @@ def _ranked(
         if group not in removals
     ]
     blocks = find_blocks(graph_module, keep=settings.keep)
-    count = min(_trial_images(graph_module, len(removals) + len(blocks) / 2), len(images))
-    trial = questions(images, count, rng)
+    trial = images[-_trial_images(graph_module, len(removals) + len(blocks) / 2) :]
+    trial = as_asked(graph_module, trial, rng)
 
     def told(items: Iterable[Any]) -> Iterable[Any]:
         return track(items, "measure removals at the answers")

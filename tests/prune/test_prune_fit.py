@@ -15,10 +15,10 @@ from shrink.graph.batch import Walk, batched
 from shrink.graph.capture import capture
 from shrink.prune.budget import Budget, Cost
 from shrink.prune.choose import Candidates, Choice, choose
-from shrink.prune.cost import macs, parameters
+from shrink.prune.cost import macs, parameters, work
 from shrink.prune.fit import twins
 from shrink.prune.groups import find_groups
-from shrink.prune.imitate import Lesson, imitate
+from shrink.prune.imitate import Lesson, as_asked, imitate, lesson
 from shrink.prune.influence import Reference
 from shrink.prune.measure import at_the_answers
 from shrink.prune.moments import Moments, flat_weight, moments
@@ -153,6 +153,16 @@ def test_half_of_the_questions_are_images_or_their_mirror_images() -> None:
     mirrored = [any(torch.equal(image.flip(-1), picture) for picture in images) for image in batch]
     either = [a or b for a, b in zip(plain, mirrored, strict=True)]
     assert all(either[:32]) and not any(either[32:]) and 5 < sum(plain) < 27
+
+
+def test_a_model_too_large_to_be_trained_is_shown_images_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, images = graph("plain"), pictures(8)
+    asked = as_asked(whole, images, np.random.default_rng(0))
+    assert torch.equal(asked, questions(images, 8, np.random.default_rng(0))) and not torch.equal(asked, images)
+    monkeypatch.setattr("shrink.prune.imitate.WORK", 99 * 64 * 4 * work(whole))
+    assert lesson(whole, whole) is None and as_asked(whole, images, np.random.default_rng(0)) is images
+    monkeypatch.setattr("shrink.prune.imitate.WORK", 101 * 64 * 4 * work(whole))
+    assert lesson(whole, whole) == Lesson(101, 64, 2e-4)
 
 
 def test_a_closer_cut_is_part_of_the_image() -> None:
