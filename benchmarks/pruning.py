@@ -141,7 +141,9 @@ def write_images(given: list[str], limit: int, images: Path, judge: Path) -> lis
     own |= {name: flags.get(f"--{name}") for name in ("data", "checkpoint", "calibrate")}
     job = load(recipe.combine(Path(flags["--recipe"]), own), ())
     np.save(images, calibration_tensor(job, SkipLog()).numpy())
-    found = list(stream(job.split.evaluation.subset(range(limit)), job.model.preprocess, batch=32, skipped=SkipLog()))
+    evaluation = job.split.evaluation
+    judged = evaluation.subset(range(min(limit, len(evaluation))))
+    found = list(stream(judged, job.model.preprocess, batch=32, skipped=SkipLog()))
     np.savez(judge, x=np.concatenate([b.x for b in found]), y=np.concatenate([b.labels for b in found]))
     told = ["--model", job.recipe.model, "--recipe", flags["--recipe"]]
     return told + (["--checkpoint", str(job.recipe.checkpoint)] if job.recipe.checkpoint else [])

@@ -1,10 +1,13 @@
-"""What a row of `benchmarks.pruning` reads from the command's progress."""
+"""What a row of `benchmarks.pruning` reads from the command's progress, and what it gives a peer."""
 
 import io
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.pruning import stage_seconds
+from benchmarks.facts import ROOT
+from benchmarks.pruning import stage_seconds, write_images
 from shrink.progress import progress_on
 
 
@@ -18,3 +21,11 @@ def test_it_is_found_in_what_the_command_says() -> None:
     with progress_on(stream, stages=1).stage("capture and prune graph"):
         pass
     assert stage_seconds(stream.getvalue()) == pytest.approx(0, abs=5)
+
+
+@pytest.mark.parametrize(("limit", "judged"), [(7, 7), (10_000, 5_830)])
+def test_a_peer_is_judged_by_as_many_images_as_there_are(tmp_path: Path, limit: int, judged: int) -> None:
+    given = ["--recipe", str(ROOT / "recipes" / "fashion_vit.toml"), "--calibrate", "32"]
+    told = write_images(given, limit, tmp_path / "c.npy", tmp_path / "j.npz")
+    assert told[0] == "--model" and np.load(tmp_path / "c.npy").shape == (32, 1, 28, 28)
+    assert np.load(tmp_path / "j.npz")["y"].shape == (judged,)
