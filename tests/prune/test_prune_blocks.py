@@ -14,7 +14,7 @@ from shrink import prune
 from shrink.graph.batch import batched
 from shrink.graph.capture import capture
 from shrink.graph.edit import copied
-from shrink.prune import fit
+from shrink.prune import imitate
 from shrink.prune.blocks import Block, costs_at_the_answers, drop_blocks, find_blocks, private
 from shrink.prune.budget import Budget
 from shrink.prune.choose import Candidates, Choice, choose
@@ -166,7 +166,7 @@ def test_the_layer_before_a_dropped_block_says_what_it_said() -> None:
 
 
 def test_blocks_are_judged_and_trained_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "STEPS", 100)
+    monkeypatch.setattr(imitate, "STEPS", 100)
     whole = tower(silent=True)
     pruned = prune.run(whole, prune.Settings("1.4x", "macs", 1 / 1.4), pictures(64))
     assert [item.block for item in pruned.plan.blocks] == ["5.layers"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shrink import prune
 from shrink.errors import RecipeError
 from shrink.graph.capture import capture
-from shrink.prune import fit, scores
+from shrink.prune import imitate, scores
 from shrink.prune.choose import step_of
 from shrink.prune.cost import macs, parameters
 from shrink.prune.groups import find_groups
@@ -153,7 +153,7 @@ def test_a_score_that_needs_images_says_so() -> None:
 
 
 def test_fitting_is_told_and_trains_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "STEPS", 100)
+    monkeypatch.setattr(imitate, "STEPS", 100)
     pruned = prune.run(graph("residual"), settings(score="error", seed=1), pictures())
     assert [change.split()[0] for change in pruned.changes[:2]] == ["pruned", "refitted"]
     assert "trained for 100 batches of 64" in pruned.changes[2]
