@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shrink.verify.answers import relative_error
+
 SMALLEST_GAIN = 0.1  # of a weight: standard deviation times the root of its inputs; below it a branch is silent
 SMALLEST_VECTOR = 0.05  # mean size of a 1-D factor such as a layer scale
 SMALLEST_VARIANCES = (0.1, 0.5, 1.0)  # of a channel, over the mean square of its layer: the first that is steady
 STEADY = 2e-5  # change of the scores, over the largest, for an input changed by one millionth
+MILLIONTH = 1e-6
 PARTIAL_MOMENTUM = None  # torch's word for a plain average over all batches
 
 
@@ -59,8 +62,8 @@ def sensitivity(module: nn.Module, images: Sequence[Tensor]) -> float:
     """Change of the scores, over the largest of them, for inputs changed by one millionth."""
     x = torch.cat(list(images))
     with torch.no_grad():
-        wanted, changed = module(x), module(x * (1 + 1e-6))
-    return float((changed - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        wanted, changed = module(x), module(x * (1 + MILLIONTH))
+    return relative_error(changed.numpy(), wanted.numpy())
 
 
 def silent(module: nn.Module) -> list[str]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks import peers, turns
 from benchmarks.facts import watch_others
 from benchmarks.images import some_images
-from benchmarks.randomize import randomize
+from benchmarks.randomize import MILLIONTH, randomize
 from benchmarks.rows import Failure, encode, write_whole
 from benchmarks.steps import make
 from benchmarks.zoo_result import Ask, Part, Result
@@ -43,7 +43,6 @@ from shrink.verify.answers import Candidate, relative_error
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 32  # that batch norms take their statistics from
 WARMUP_SECONDS = 3.0
-MILLIONTH = 1e-6
 Floats = NDArray[np.float32]
 
 

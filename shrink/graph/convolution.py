@@ -21,6 +21,11 @@ class Convolution:
     dilation: tuple[int, int]
     groups: int
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every output channel reads one of several input channels."""
+        return bool(self.groups > 1 and self.weight.meta["shape"][1] == 1)
+
 
 def convolution(node: fx.Node) -> Convolution:
     """Read the arguments of a conv2d node; padding given as a word was spelled out when the graph was captured."""

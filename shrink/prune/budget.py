@@ -113,5 +113,5 @@ def _terms(graph_module: fx.GraphModule, cost: Cost) -> Iterator[_Term]:
 
 
 def _writing(node: fx.Node) -> float:
-    is_depthwise = node.target is aten.conv2d.default and 1 < convolution(node).groups == node.meta["shape"][1]
-    return WRITE_DEPTHWISE if is_depthwise else WRITE
+    is_slow = node.target is aten.conv2d.default and convolution(node).is_depthwise
+    return WRITE_DEPTHWISE if is_slow else WRITE

@@ -211,8 +211,9 @@ def choose(
         )
         for border, scheme in schemes(graph_module.graph, target).items()
     }
-    alike = like is not None and _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme)
-    kept = {rung.what for rung in like.rungs if rung.kept} if like is not None and alike else None
+    if like is not None and not _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme):
+        like = None
+    kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
     best, rungs = climb(starts, EFFORTS[effort], tools, like=kept)
     return Chosen(best, tools, tuple(rungs))
 
