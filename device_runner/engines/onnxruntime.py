@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from device_runner.engines._onnx_scan import has_external_data
 from device_runner.engines.base import failed, refused
+from device_runner.processor import features
 
 ONLY_ERRORS, ONLY_FATAL = 3, 4
 EXACT_SUMS = ("session.x64quantprecision", "1")
 """On x86 without VNNI the fast 8-bit kernels add two products in 16 bits and overflow without a word; with this
-ONNX Runtime takes exact ones there, and the same ones as ever on all other processors."""
+ONNX Runtime takes exact ones there. Nobody else may ask for it: with AMX, whose kernels are exact, ONNX Runtime 1.32
+takes slower ones, too, and an int8 file takes twice its time."""
+ALWAYS_EXACT = {"avx512_vnni", "avx_vnni"}  # processors with AMX have them, too
 
 
 class ONNXRuntime:
@@ -47,10 +52,16 @@ class ONNXRuntime:
         return raw
 
 
+def must_ask(root: Path = Path("/")) -> bool:
+    """Whether this processor's fast kernels may overflow; True where the system does not tell what it is."""
+    return not ALWAYS_EXACT & features(root)
+
+
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
     """Exact where the runtime can: version 1.32 refuses so a file of weights that share one zero point."""
+    asked = (EXACT_SUMS,) if must_ask() else ()
     try:
-        return ort.InferenceSession(model, _options(threads, EXACT_SUMS), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, _options(threads, *asked), providers=["CPUExecutionProvider"])
     except Exception:  # the border, as below; what is wrong with the file itself is so without the setting, too
         return ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
 

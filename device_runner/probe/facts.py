@@ -13,10 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from device_runner.probe.record import Facts, Moment
+from device_runner.processor import features
 
 PACKAGES = ("numpy", "pillow", "msgspec", "ai-edge-litert", "tflite-runtime", "onnxruntime")
-FEATURES = {"asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme", "neon", "avx2", "avx512f",
-            "avx512_vnni", "avx_vnni", "amx_int8", "fma"}  # fmt: skip
 NAMES = ("model name", "Model", "Hardware")  # x86, then what ARM kernels write
 BOARDS_OF_EMULATORS = ("linux,dummy-virt", "QEMU")
 EVERY_S = 1.0
@@ -32,13 +31,12 @@ def read(root: Path, path: str) -> str | None:
 def facts(root: Path = Path("/")) -> Facts:
     """What does not change while a program runs."""
     cpuinfo, memory = read(root, "proc/cpuinfo") or "", read(root, "proc/meminfo") or ""
-    flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     return Facts(
         machine=platform.machine(),
         model=read(root, "proc/device-tree/model"),
         cpu=next(filter(None, (_field(cpuinfo, name) for name in NAMES)), None),
         cpu_parts=tuple(dict.fromkeys(re.findall(r"^CPU part\s*:\s*(\S+)", cpuinfo, re.MULTILINE))),
-        features=tuple(sorted(FEATURES & set(flags[0].split() if flags else ()))),
+        features=tuple(sorted(features(root))),
         cores=os.cpu_count() or 1,
         memory_mb=_kilobytes(memory, "MemTotal"),
         kernel=platform.release(),

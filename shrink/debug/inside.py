@@ -95,7 +95,7 @@ def onnx_runtime(model: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums, as the runner asks for
+    options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on every processor
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(x: NDArray[np.generic]) -> list[Inner]:

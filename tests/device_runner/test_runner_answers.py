@@ -22,6 +22,7 @@ from device_runner import engines, preprocess
 from device_runner.bundle import open_bundle
 from device_runner.classify import Classifier
 from device_runner.engines import ENGINES, FORMATS, PACKAGES, open_engine
+from device_runner.engines.onnxruntime import must_ask
 from device_runner.errors import EngineError
 from device_runner.manifest import Output
 from device_runner.postprocess import Answer, confidences, scores, top_k
@@ -186,6 +187,25 @@ def test_sums_of_the_largest_codes_are_exact() -> None:
     """On x86 without VNNI, ONNX Runtime's own choice of kernels overflows here without a word."""
     engine = open_engine(sums_of_extremes(shared=False), "onnx")
     assert engine.run(np.full((1, 8), 255, np.float32)).tolist() == [[2 * 8 * 255 * 127] * 4]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "asked"),
+    [
+        ("flags\t\t: fpu sse2 avx2 fma avx512f\n", True),
+        ("flags\t\t: fpu sse2 avx2 fma avx_vnni\n", False),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni amx_int8\n", False),
+        (None, True),
+    ],
+)
+def test_exact_sums_are_asked_for_where_the_fast_ones_overflow(
+    tmp_path: Path, cpuinfo: str | None, asked: bool
+) -> None:
+    """With AMX, to ask doubles the time of an int8 file."""
+    (tmp_path / "proc").mkdir()
+    if cpuinfo is not None:
+        (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
+    assert must_ask(tmp_path) is asked
 
 
 def test_a_file_that_cannot_have_exact_sums_runs_all_the_same() -> None:
