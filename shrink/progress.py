@@ -54,8 +54,8 @@ class Progress(Protocol):
         ...
 
 
-def progress_on(stream: TextIO, *, stages: int, clock: Clock = time.monotonic) -> Progress:
-    """Bars when `stream` is a terminal, else lines. `stages`: how many there will be."""
+def progress_on(stream: TextIO, *, stages: int | None, clock: Clock = time.monotonic) -> Progress:
+    """Bars when `stream` is a terminal, else lines. `stages`: how many there will be; None: nobody knows."""
     return Bars(stream, stages=stages, clock=clock) if stream.isatty() else Lines(stream, stages=stages, clock=clock)
 
 
@@ -75,14 +75,14 @@ class _QuietStage:
 class Lines:
     """Plain lines, for a log or a pipe."""
 
-    def __init__(self, stream: TextIO, *, stages: int, clock: Clock = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, *, stages: int | None, clock: Clock = time.monotonic) -> None:
         self._stream, self._stages, self._clock = stream, stages, clock
         self._number = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
         self._number += 1
-        stage = _LinesStage(self._stream, f"[{self._number}/{self._stages}] {name} ...", self._clock)
+        stage = _LinesStage(self._stream, f"{_numbered(name, self._number, self._stages)} ...", self._clock)
         start = self._clock()
         try:
             yield stage
@@ -126,7 +126,7 @@ class _LinesStage:
 class Bars:
     """A live bar under the finished lines, for a terminal."""
 
-    def __init__(self, stream: TextIO, *, stages: int, clock: Clock = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, *, stages: int | None, clock: Clock = time.monotonic) -> None:
         self._console = Console(file=stream)
         self._stages, self._clock = stages, clock
         self._number = 0
@@ -134,7 +134,7 @@ class Bars:
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
         self._number += 1
-        title = f"[{self._number}/{self._stages}] {name}"
+        title = _numbered(name, self._number, self._stages)
         start, took = self._clock(), "failed after "
         try:
             with self._live() as live:
@@ -163,6 +163,10 @@ class Bars:
             redirect_stderr=False,
             get_time=self._clock,
         )
+
+
+def _numbered(name: str, number: int, stages: int | None) -> str:
+    return name if stages is None else f"[{number}/{stages}] {name}"
 
 
 class _Count(MofNCompleteColumn):

@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import fx
 
+from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors
 from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, layer_norm, number_to_tensor, silu
-from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear
+from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
 from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
 from shrink.graph.pixels import align_to_pixels
@@ -36,7 +37,8 @@ def lower(
     """Apply the named rules in place.
 
     Args:
-        rules: names from `RULES`, and "pixel_grid" or "pixel_grid_always", which takes patch embeddings, too.
+        rules: names from `WHOLE` and `RULES`, and "pixel_grid" or "pixel_grid_always", which takes patch embeddings,
+            too.
         normalization: mean and std per channel of the image input, which "pixel_grid" needs.
 
     Returns:
@@ -44,6 +46,10 @@ def lower(
     """
     wanted = {target: (name, rewrite) for name in rules if name in RULES for target, rewrite in RULES[name].items()}
     fired: dict[str, int] = {}
+    for name in (rule for rule in WHOLE if rule in rules):
+        if count := WHOLE[name](graph_module):
+            fired[name] = count
+            _settle(graph_module)
     for node in list(graph_module.graph.nodes):
         if node.target not in wanted:
             continue
@@ -72,6 +78,9 @@ def _settle(graph_module: fx.GraphModule) -> None:
     annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
+WHOLE: dict[str, Callable[[fx.GraphModule], int]] = {"branches": merge_branches, "multiples": split_multiples}
+"""Rewrites that look at more than one op, each once, before the others; they say how often they fired."""
+
 RULES: dict[str, dict[object, Rewrite]] = {
     "hard_sigmoid": {aten.hardsigmoid.default: hard_sigmoid},
     "hard_swish": {aten.hardswish.default: hard_swish},
@@ -92,6 +101,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
 }
 
 DESCRIPTIONS = {
+    "branches": "sums of depthwise branches written as one depthwise convolution",
     "hard_sigmoid": "written as relu6(x + 3) / 6",
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",
@@ -102,6 +112,7 @@ DESCRIPTIONS = {
     "average_pool": "average pools written as depthwise convolutions, means or selections",
     "short_cats": "concatenations of many parts written as ones of few",
     "patches_to_linear": "convolution over separate patches written as a linear",
+    "multiples": "depthwise convolutions that widen their input written as several side by side",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
     "layer_norm": "layer norms written op by op",

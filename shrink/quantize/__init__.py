@@ -231,4 +231,6 @@ def _changes(plan: Plan) -> tuple[str, ...]:
         lines.append(f"int8 weights with run-time input ranges: {len(scheme.dynamic)} ops")
         if plan.rows and len(plan.rows) < len(scheme.dynamic):
             lines.append(f"ranges per row where one range drowns the values in noise: {', '.join(sorted(plan.rows))}")
+    if scheme.slow:
+        lines.append(f"left in float, with too few inputs for 8 bits to save time: {', '.join(sorted(scheme.slow))}")
     return tuple(lines)

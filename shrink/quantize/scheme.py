@@ -8,6 +8,7 @@ is slower than float for exactly that reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ class Scheme:
         values: nodes whose output is held as 8-bit codes, in graph order.
         tied: pairs of values that must share scale and zero point.
         fixed: values whose range is known beforehand.
+        slow: ops with weights left in float, for they are slower with run-time ranges.
     """
 
     static: frozenset[str]
@@ -53,6 +55,7 @@ class Scheme:
     values: tuple[str, ...]
     tied: tuple[tuple[str, str], ...]
     fixed: Mapping[str, tuple[float, float]]
+    slow: frozenset[str] = frozenset()
 
 
 def op_name(node: fx.Node) -> str:
@@ -98,6 +101,7 @@ def plan_scheme(
         if not held:
             break
         ran_dynamic = ran_dynamic - held
+    slow = {n for n in ran_dynamic if _is_slow(n, target)}
     values = [n for n in graph.nodes if _held(n, static, target)]
     tied = [
         (source.name, n.name)
@@ -108,10 +112,11 @@ def plan_scheme(
     ]
     return Scheme(
         frozenset(n.name for n in static),
-        {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic},
+        {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic - slow},
         tuple(n.name for n in values),
         tuple(tied),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
+        frozenset(n.name for n in slow),
     )
 
 
@@ -214,6 +219,16 @@ def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, boo
     return (
         target.dynamic_conv and op_name(node) == "conv2d.default" and convolution(node).groups == 1 and not wanted[node]
     )
+
+
+MANY = 2**14
+"""Values that an op writes; below it, what is lost by few inputs is less than 0.1 ms."""
+
+
+def _is_slow(node: fx.Node, target: Target) -> bool:
+    """Whether 8-bit weights with run-time input ranges take longer than float ones, so that one would notice."""
+    _, *inputs = node.args[1].meta["shape"]
+    return math.prod(inputs) < target.dynamic_inputs and math.prod(node.meta["shape"]) >= MANY
 
 
 def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

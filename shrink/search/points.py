@@ -49,10 +49,9 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                         yield Point(prune=round(1 + STEP * step, 2), resolution=side, targets=names, epochs=epochs)
 
     def starts(self) -> Iterator[Point]:
-        """Where a search begins: the whole model and as little of it as is allowed, in every precision."""
-        for factor in dict.fromkeys((1.0, self.most_pruned)):
-            for names in self.targets:
-                yield self.at(factor, names)
+        """Where a search begins: the whole model, in every precision."""
+        for names in self.targets:
+            yield self.at(1.0, names)
 
     def at(self, factor: float, targets: str) -> Point:
         """The point at the model's own resolution, trained for the fewest epochs that are any."""

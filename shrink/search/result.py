@@ -22,14 +22,19 @@ class Clocked(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Annotated[float, msgspec.Meta(gt=0)]  # to the file of the whole float model, in turns with it
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a point."""
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and time of one file of a point."""
 
     target: str
     sha256: str
     size_bytes: Annotated[int, msgspec.Meta(gt=0)]
     size_ratio: Annotated[float, msgspec.Meta(gt=0)]  # to the file of the whole float model
     clocked: tuple[Clocked, ...]
+
+
+class File(Weighed, frozen=True, kw_only=True):
+    """The same with its answers."""
+
     images: Annotated[int, msgspec.Meta(gt=0)]
     lost: int  # of them, that the whole float model answers rightly and the file does not
     won: int
@@ -59,15 +64,22 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def figures(self) -> Figures:
         """The worst of all files on all boards."""
-        clocked = [found for file in self.files for found in file.clocked]
-        return Figures(
+        return msgspec.structs.replace(
+            weight(self.files),
             drop=max(file.drop for file in self.files),
             drop_likely=max(file.interval(ONE_ERROR)[1] for file in self.files),
-            size_mb=max(file.size_bytes for file in self.files) / 1e6,
-            size_ratio=max(file.size_ratio for file in self.files),
-            latency_ms=max((found.median_ms for found in clocked), default=None),
-            latency_ratio=max((found.ratio for found in clocked), default=None),
         )
+
+
+def weight(files: Sequence[Weighed]) -> Figures:
+    """The largest size and the longest time of all files on all boards; nothing of their answers."""
+    clocked = [found for file in files for found in file.clocked]
+    return Figures(
+        size_mb=max(file.size_bytes for file in files) / 1e6,
+        size_ratio=max(file.size_ratio for file in files),
+        latency_ms=max((found.median_ms for found in clocked), default=None),
+        latency_ratio=max((found.ratio for found in clocked), default=None),
+    )
 
 
 def cost(figures: Figures) -> float:

@@ -79,7 +79,7 @@ def search(asked: Asked, progress: Progress, tell: Callable[[str], None]) -> Fou
             bench = Workbench(base, points, timing)
             with progress.stage("what all points are compared with") as stage:
                 bench.prepare(stage)
-            work(study, bench.make, asked.budget, progress, tell)
+            work(study, bench.make, bench.sketch, asked.budget, progress, tell)
     entries = study.entries()
     return Found(study.head, entries, winner(asked.goal, entries))
 

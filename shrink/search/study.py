@@ -19,11 +19,21 @@ from optuna.trial import TrialState
 
 from shrink.errors import DataError, RequestError
 from shrink.search import journal
-from shrink.search.aim import aims
+from shrink.search.aim import aims, to_sketch
 from shrink.search.goal import Figures
 from shrink.search.points import Point
 from shrink.search.result import Result, values
-from shrink.search.trials import Entry, Head, distributions, entries_of, params_of, point_of, unnamed
+from shrink.search.trials import (
+    Entry,
+    Head,
+    distributions,
+    entries_of,
+    params_of,
+    point_of,
+    sketch,
+    sketches_of,
+    unnamed,
+)
 
 NAME = "shrink"
 RANDOM_FIRST = 8  # trials before the sampler learns from them
@@ -83,10 +93,20 @@ class Study:
         """All trials that began, but for proposals of points that were known."""
         return entries_of(self._study)
 
+    def to_sketch(self) -> Point | None:
+        """A point whose size and time should be known before the next trial; None while that is decided already."""
+        if self._waiting():
+            return None
+        return to_sketch(self.head.goal, self.head.space, self.entries(), sketches_of(self._study))
+
+    def sketched(self, point: Point, figures: Figures) -> None:
+        """Write down its size and time; no figures: it cannot be made."""
+        self._study.set_user_attr(*sketch(point, figures))
+
     def next(self) -> tuple[int, Point] | None:
         """A point that no worker has tried: aimed at, proposed, or drawn from those that are left; None if none is."""
-        taken = self._taken()
-        for point in aims(self.head.goal, self.head.space, self.entries()):
+        taken, known = self._taken(), (self.entries(), sketches_of(self._study))
+        for point in () if self._waiting() else aims(self.head.goal, self.head.space, *known):
             if point not in taken:
                 self._study.enqueue_trial(params_of(point, self.head.space), skip_if_exists=True)
         for _ in range(REPEATS):
@@ -97,6 +117,10 @@ class Study:
             if proposed := self._propose():
                 return proposed
         return None
+
+    def _waiting(self) -> bool:
+        """Whether a trial is decided that no worker has begun."""
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _propose(self) -> tuple[int, Point] | None:
         """A trial and its point; None if a trial before it has the same.

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from shrink.errors import DataError
-from shrink.search.goal import Goal
+from shrink.search.goal import Figures, Goal
 from shrink.search.points import STEP, Point, Space
 from shrink.search.result import Result
 
@@ -46,6 +46,8 @@ STATES = {
 }
 
 
+SKETCH = "size and time of "  # begins the names of what is known of points beside their trials
+
 WHOLE = len(Point.__struct_fields__)
 """Parameters of a trial; it has fewer while its worker is within the proposal."""
 
@@ -68,6 +70,26 @@ def entries_of(study: optuna.Study) -> list[Entry]:
     except (msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         why = f"a trial in it is not understood: {error}"
         raise DataError("the study is damaged", why, "give one that `shrink search` made, unchanged") from error
+
+
+def sketches_of(study: optuna.Study) -> dict[Point, Figures]:
+    """Size and time of points that were made without training.
+
+    Raises:
+        DataError: one is not as a search writes it.
+    """
+    try:
+        kept = [value for key, value in study.user_attrs.items() if key.startswith(SKETCH)]
+        return {msgspec.convert(one["point"], Point): msgspec.convert(one["figures"], Figures) for one in kept}
+    except (msgspec.ValidationError, LookupError, TypeError) as error:
+        why = f"what is known of a size or time is not understood: {error}"
+        raise DataError("the study is damaged", why, "give one that `shrink search` made, unchanged") from error
+
+
+def sketch(point: Point, figures: Figures) -> tuple[str, Any]:
+    """The attribute of a study that holds them."""
+    held = {"point": msgspec.to_builtins(point), "figures": msgspec.to_builtins(figures)}
+    return f"{SKETCH}{point}", held
 
 
 def _entry(trial: FrozenTrial) -> Entry:

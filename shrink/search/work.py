@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from shrink.errors import Problem
 from shrink.progress import Progress, Stage, duration
 from shrink.search.front import describe, winner
@@ -17,6 +19,9 @@ from shrink.search.trials import Entry
 
 Make = Callable[[Point, Look, Stage], Result]
 """Makes and judges a point; raises `GivenUpError` out of a look, or a Problem."""
+
+Sketch = Callable[[Point, Stage], Figures]
+"""Size and time of a point, neither fitted nor trained; raises a Problem."""
 
 Tell = Callable[[str], None]
 """Shows a line."""
@@ -37,7 +42,7 @@ class Budget:
     waits: bool = True
 
 
-def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tell) -> None:
+def work(study: Study, make: Make, sketch: Sketch, budget: Budget, progress: Progress, tell: Tell) -> None:
     """Try points until the study has enough.
 
     Raises:
@@ -55,12 +60,23 @@ def work(study: Study, make: Make, budget: Budget, progress: Progress, tell: Tel
                 return
             _wait(study, tell)
             continue
+        while (point := study.to_sketch()) is not None:
+            study.sketched(point, _sketched(point, sketch, progress))
         proposed = study.next()
         if proposed is None:
             tell("every point was tried")
             return
         attempt(study, *proposed, make, progress, tell)
         tell(_summary(study, proposed[0], budget, time.monotonic() - start))
+
+
+def _sketched(point: Point, sketch: Sketch, progress: Progress) -> Figures:
+    """No figures for a point that cannot be made; a trial of it says why."""
+    with progress.stage(f"size and time of {msgspec.structs.replace(point, epochs=0)}") as stage:
+        try:
+            return sketch(point, stage)
+        except Problem:
+            return Figures()
 
 
 def attempt(study: Study, number: int, point: Point, make: Make, progress: Progress, tell: Tell) -> None:

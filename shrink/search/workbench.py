@@ -24,7 +24,7 @@ from shrink.recipe import ExportRecipe
 from shrink.search.clocks import Clock, Timed
 from shrink.search.goal import Figures, Look
 from shrink.search.points import Point, Space
-from shrink.search.result import Clocked, File, Result
+from shrink.search.result import Clocked, File, Result, Weighed, weight
 from shrink.steps.calibrating import Calibrated, calibrate
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.loading import Job, load
@@ -39,6 +39,7 @@ from shrink.verify.statistics import paired_interval
 
 JUDGES = 5000  # images at most; as many or more are left for the last word
 FEW = 256  # images of a first look
+SKETCHED_BY = 32  # calibration images of a file that nobody asks what is on an image
 ONE_SIDED = 0.90  # two-sided, so that the lower end is a one-sided 95 % bound
 UNTRAINED = 5.0  # points that training may win back of what a refitted graph loses
 MOST_STATIONS = 2  # beside that of the model's own size: each holds its calibration images
@@ -151,6 +152,25 @@ class Workbench:
         files = tuple(self._file(Timed(job, item), answers[name], stage) for name, item in artifacts.items())
         return Result(files=files, macs=macs(graph), parameters=parameters(graph))
 
+    def sketch(self, point: Point, stage: Stage) -> Figures:
+        """About the size and time of a point: what is left of the model is neither fitted nor trained.
+
+        Raises:
+            Problem: the point cannot be made.
+        """
+        station = self._station(point.resolution)
+        recipe = msgspec.structs.replace(self.space.recipe(self.base, point, self.base.max_drop), quantize="fast")
+        split = station.job.split
+        few = split.calibration.subset(range(min(SKETCHED_BY, len(split.calibration))))
+        job = replace(station.job, recipe=recipe, targets=tuple(map(targets.load, recipe.targets)),
+                      split=replace(split, calibration=few))  # fmt: skip
+        graph = station.captured
+        if recipe.pruning is not None:
+            graph = prune.cut(graph, station.ranked(stage), settings(recipe)).graph
+        graphs = lower_all(job, graph)
+        artifacts = write(job, graphs, calibrate(job, graphs, SkipLog(), stage), stage)
+        return weight([self._weighed(Timed(job, item), stage) for item in artifacts.values()])
+
     @property
     def judges(self) -> Images:
         """The images that all points are judged by; at least as many others are not looked at."""
@@ -215,17 +235,18 @@ class Workbench:
         return int((before & ~now).sum()), int((~before & now).sum())
 
     def _file(self, file: Timed, answers: Answers, stage: Stage) -> File:
-        whole = self._whole[file.item.target.float_twin]
         lost, won = self._flips(answers)
-        return File(
+        weighed = msgspec.structs.asdict(self._weighed(file, stage))
+        return File(**weighed, images=len(answers), lost=lost, won=won)
+
+    def _weighed(self, file: Timed, stage: Stage) -> Weighed:
+        whole = self._whole[file.item.target.float_twin]
+        return Weighed(
             target=file.item.target.name,
             sha256=hashlib.sha256(file.item.model).hexdigest(),
             size_bytes=len(file.item.model),
             size_ratio=len(file.item.model) / len(whole.item.model),
             clocked=tuple(self._clocked(file, whole, stage)),
-            images=len(answers),
-            lost=lost,
-            won=won,
         )
 
     def _clocked(self, file: Timed, whole: Timed, stage: Stage) -> Iterator[Clocked]:

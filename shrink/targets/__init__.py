@@ -31,6 +31,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     borders: tuple[Literal["static", "dynamic"], ...] = ()  # input ranges of linears beside float ops, fastest first
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
+    dynamic_inputs: int = 1  # per output, from which on 8-bit weights with run-time input ranges save time
     dynamic_rows: bool = False  # whether run-time input ranges are taken per row, or over the whole tensor
     float_amid: tuple[str, ...] = ()  # ATen ops with weights that the file keeps in float where others are in int8
     pixel_grid: Literal["", "convolutions", "always"] = ""  # whose codes of the image are made the grey levels

@@ -11,8 +11,6 @@ import typer
 from shrink.shell import results_console, say
 from shrink.verbs.options import EXIT_VERDICT, Checkpoint, Data, Keep, path
 
-STAGES = 2  # before the trials
-
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
@@ -162,7 +160,7 @@ def search(
             stream.write(f"{line}\n")
             stream.flush()
 
-        found = search(asked, progress_on(stream, stages=STAGES + trials), tell)
+        found = search(asked, progress_on(stream, stages=None), tell)
         if worker:
             return
         exported = _export(asked, found, out, force, stream) if found.best else None

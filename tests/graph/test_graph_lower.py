@@ -18,7 +18,7 @@ from shrink import targets
 from shrink.graph.capture import capture
 from shrink.graph.clean import tidy
 from shrink.graph.factors import fold_factors
-from shrink.graph.lower import DESCRIPTIONS, RULES, lower
+from shrink.graph.lower import DESCRIPTIONS, RULES, WHOLE, lower
 from shrink.graph.shapes import input_shape
 
 aten = torch.ops.aten
@@ -320,6 +320,19 @@ def test_the_parts_of_a_split_are_written_as_slices(cut: Callable[[Tensor], Any]
     assert {"slice.Tensor", "select.int"} & {*lowered(function, "pieces", (1, 5, 4, 6))}
 
 
+@pytest.mark.parametrize(("many", "bias"), [(2, True), (3, False)])
+def test_depthwise_convolutions_that_widen_are_several(many: int, bias: bool) -> None:
+    weight, shift = torch.randn(4 * many, 1, 3, 5), torch.randn(4 * many) if bias else None
+
+    def function(x: Tensor) -> Tensor:
+        return F.conv2d(x, weight, shift, (2, 1), (1, 2), groups=4)
+
+    found = lowered(function, "multiples", (1, 4, 8, 6))
+    assert found == ["conv2d.default"] * many + ["cat.default", "reshape.default", "permute.default", "reshape.default"]
+    single = torch.randn(4, 1, 3, 5)
+    assert lowered(lambda x: F.conv2d(x, single, groups=4), "multiples", (1, 4, 8, 6)) == ["conv2d.default"]
+
+
 def test_the_lines_say_how_often_a_rule_fired() -> None:
     graph_module = traced(lambda x: F.hardswish(F.hardswish(x)) + F.silu(x))
     assert lower(graph_module, ["hard_swish", "silu", "attention"]) == (
@@ -329,8 +342,8 @@ def test_the_lines_say_how_often_a_rule_fired() -> None:
 
 
 def test_every_rule_has_a_description_and_every_target_names_rules() -> None:
-    assert RULES.keys() == DESCRIPTIONS.keys()
-    assert {rule for name in targets.names() for rule in targets.load(name).lower} <= RULES.keys()
+    assert {*RULES, *WHOLE} == DESCRIPTIONS.keys()
+    assert {rule for name in targets.names() for rule in targets.load(name).lower} <= DESCRIPTIONS.keys()
 
 
 # --- factors

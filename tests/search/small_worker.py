@@ -9,7 +9,7 @@ from pathlib import Path
 from shrink.progress import Quiet, Stage
 from shrink.search.goal import Figures, Goal, Look
 from shrink.search.points import Point, Space
-from shrink.search.result import Clocked, File, Result
+from shrink.search.result import Clocked, File, Result, weight
 from shrink.search.study import Lease, Study
 from shrink.search.trials import Head
 from shrink.search.work import Budget, work
@@ -34,6 +34,11 @@ def result(point: Point) -> Result:
     return Result(files=(file,), macs=round(1e6 * share), parameters=round(1e6 / point.prune))
 
 
+def sketch(point: Point, stage: Stage) -> Figures:
+    """What it weighs, without its answers."""
+    return weight(result(point).files)
+
+
 def main(place: str, log: str, trials: int, seconds: float) -> None:
     """Work on the study; every result is also appended to `log`, when `done` has returned.
 
@@ -54,7 +59,7 @@ def main(place: str, log: str, trials: int, seconds: float) -> None:
         time.sleep(seconds)
         return result(point)
 
-    work(study, make, Budget(trials), Quiet(), lambda line: None)
+    work(study, make, sketch, Budget(trials), Quiet(), lambda line: None)
 
 
 def note(log: str, line: str) -> None:

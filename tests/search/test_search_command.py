@@ -21,9 +21,11 @@ from shrink.boards.kinds import board_of
 from shrink.boards.places import Places
 from shrink.progress import Quiet
 from shrink.recipe import ExportRecipe
-from shrink.search.clocks import There, Timed
+from shrink.search.clocks import Here, There, Timed
 from shrink.search.front import winner
+from shrink.search.space import make
 from shrink.search.study import read
+from shrink.search.workbench import Workbench
 from shrink.steps.calibrating import Calibrated
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.loading import load
@@ -147,3 +149,16 @@ def test_a_board_times_a_file_in_turns_with_the_whole_model(greys: Path, tmp_pat
     clock = There(board_of("local", Places(tmp_path / "cache", tmp_path / "config")))
     median_ms, ratio = clock.time(file, file, seed=0)
     assert 0 < median_ms < 1000 and 0.2 < ratio < 5  # the same file: the ratio is about 1 on any machine
+
+
+def test_a_sketch_weighs_what_the_trained_point_weighs(greys: Path) -> None:
+    base = ExportRecipe(model=f"{MODELS}:grey", data=str(greys), targets=("onnx-int8",), calibrate="64", prune="2x")
+    points = make(base, models.load(f"{MODELS}:grey"), (16,), ("onnx-int8",), ())
+    bench = Workbench(base, points, (Here(),))
+    with Quiet().stage("all") as stage:
+        bench.prepare(stage)
+        for point in (points.at(1.0, "onnx-int8"), points.at(2.0, "onnx-int8")):
+            sketch = bench.sketch(point, stage)
+            made = bench.make(point, lambda what, best_case: None, stage).figures
+            assert sketch.size_ratio == pytest.approx(made.size_ratio, rel=0.01)
+            assert sketch.latency_ms is not None and (sketch.drop, sketch.drop_likely) == (None, None)

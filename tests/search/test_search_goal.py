@@ -89,13 +89,11 @@ def test_the_winner_keeps_the_limits_at_the_least_cost_and_is_on_the_front(
         assert near is not None and found[near.number][1] == min(ms for _, ms, _ in found)
 
 
-def test_a_space_begins_at_its_ends() -> None:
+def test_a_space_begins_with_the_whole_model() -> None:
     space = Space(most_pruned=1.3, resolutions=(28, 24), targets=("a", "b"), own=28, epochs=(0, 2))
     assert [str(point) for point in space.starts()] == [
         "whole, 28 px, a",
         "whole, 28 px, b",
-        "pruned 1.3x, 2 epochs, 28 px, a",
-        "pruned 1.3x, 2 epochs, 28 px, b",
     ]
     every = list(space.every())
     assert len(set(every)) == len(every) == 2 * 2 + 6 * 2 * 2 * 2  # a whole model is not trained

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import small_worker
 from optuna.trial import TrialState
-from small_worker import HEAD, LEASE, result
+from small_worker import HEAD, LEASE, result, sketch
 
 from shrink.errors import DataError, LoweringError, RequestError
 from shrink.progress import Quiet
@@ -172,6 +172,7 @@ def test_what_is_no_study_is_said_in_three_lines(tmp_path: Path, content: bytes)
         ('"won":', '"won":-1'),
         ('"size_bytes":', '"size_bytes":-'),
         ('"targets":"', '"targets":"\\u001b[2J'),
+        ('"size_mb":', '"size_bm":'),
     ],
 )
 def test_a_trial_that_was_tampered_with_is_noticed_or_shown_as_text(tmp_path: Path, old: str, new: str) -> None:
@@ -230,7 +231,7 @@ def test_a_small_space_is_tried_out_and_no_point_twice(tmp_path: Path) -> None:
     space = Space(most_pruned=1.2, resolutions=(20,), targets=("a",), own=20, epochs=(1, 2))
     study = Study(str(tmp_path / "study.journal"), msgspec.structs.replace(HEAD, space=space), seed=0)
     told: list[str] = []
-    work(study, lambda point, look, stage: result(point), Budget(100), Quiet(), told.append)
+    work(study, lambda point, look, stage: result(point), sketch, Budget(100), Quiet(), told.append)
     points = [entry.point for entry in study.entries() if entry.state in ("done", "given up")]
     assert len(points) == len(set(points)) == 9  # whole, and four factors with one or two epochs
     assert told[-1] == "every point was tried"
@@ -245,7 +246,7 @@ def test_a_point_that_cannot_come_nearer_is_given_up(tmp_path: Path) -> None:
         look("weighed", Figures(size_mb=next(best_cases)))
         return result(point)
 
-    work(study, make, Budget(3), Quiet(), lambda line: None)  # type: ignore[arg-type]
+    work(study, make, sketch, Budget(3), Quiet(), lambda line: None)  # type: ignore[arg-type]
     assert [(e.state, e.why) for e in study.entries() if e.state != "waiting"] == [
         ("done", ""),
         ("given up", "weighed"),
@@ -260,14 +261,14 @@ def test_what_cannot_be_made_in_one_precision_is_given_up_and_in_none_is_an_erro
         return result(point)
 
     study, refused = Study(str(tmp_path / "some.journal"), HEAD, seed=0), {"a", "b"}
-    work(study, make, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
+    work(study, make, sketch, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
     found = {(e.point.targets, e.state) for e in study.entries()}
     assert found == {("a", "given up"), ("b", "given up"), ("c", "done")}
     points = [e.point for e in study.entries()]
     assert len(points) == len(set(points)) == 6
     study, refused = Study(str(tmp_path / "none.journal"), HEAD, seed=0), {"a", "b", "c"}
     with pytest.raises(LoweringError, match="no op for c"):
-        work(study, make, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
+        work(study, make, sketch, Budget(6), Quiet(), lambda line: None)  # type: ignore[arg-type]
 
 
 def test_an_interrupt_is_written_down_and_goes_on(tmp_path: Path) -> None:
@@ -277,6 +278,6 @@ def test_an_interrupt_is_written_down_and_goes_on(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work(study, interrupted, Budget(3), Quiet(), lambda line: None)  # type: ignore[arg-type]
+        work(study, interrupted, sketch, Budget(3), Quiet(), lambda line: None)  # type: ignore[arg-type]
     (entry,) = (e for e in study.entries() if e.state != "waiting")
     assert (entry.state, entry.why) == ("failed", "interrupted: KeyboardInterrupt")

@@ -1,0 +1,164 @@
+"""Parallel depthwise branches of one value, added up, are one depthwise convolution.
+
+Networks are trained with more branches than they need: kernels of several sizes, the value itself, its batch norm and a
+scale per channel (Ding et al., "RepVGG", CVPR 2021; Vasu et al., "FastViT", ICCV 2023). All of it is linear, channel by
+channel, so it is a convolution with the sum of the kernels, exact but for the order of additions. Full convolutions are
+left apart: the value itself within a weight of many inputs leaves their own weights few of 255 codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from shrink.graph import edit
+from shrink.graph.convolution import convolution
+from shrink.graph.edit import add_constant, call, constant, is_constant
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What a depthwise convolution makes of a value, (1, C, H, W) -> (1, O, H', W').
+
+    Attributes:
+        source: the value.
+        groups: C.
+        weight: (O, 1, kh, kw), odd sizes; the padding is half of them.
+        bias: (O,).
+        stride: (height, width).
+        kernels: convolutions that it stands for; with none it is scales and shifts only.
+    """
+
+    source: fx.Node
+    groups: int
+    weight: Tensor
+    bias: Tensor
+    stride: tuple[int, int]
+    kernels: int
+
+    def plus(self, other: Branch, sign: float) -> Branch | None:
+        """Their sum, if one convolution without idle taps can do both."""
+        if self.source is not other.source or self.stride != other.stride or len(self.bias) != len(other.bias):
+            return None
+        sizes = [one.weight.shape[2:] for one in (self, other)]
+        size = (max(one[0] for one in sizes), max(one[1] for one in sizes))
+        if size not in sizes:
+            return None
+        weight = _grown(self.weight, size) + sign * _grown(other.weight, size)
+        bias, kernels = self.bias + sign * other.bias, self.kernels + other.kernels
+        return replace(self, weight=weight, bias=bias, kernels=kernels)
+
+    def times(self, scale: Tensor) -> Branch:
+        """Scaled by (O,)."""
+        return replace(self, weight=self.weight * scale.reshape(-1, 1, 1, 1), bias=self.bias * scale)
+
+    def shifted(self, shift: Tensor) -> Branch:
+        """With (O,) added."""
+        return replace(self, bias=self.bias + shift)
+
+
+def merge_branches(graph_module: fx.GraphModule) -> int:
+    """Write every such sum as one convolution, in place; how many there were.
+
+    Shapes must be in the meta of the nodes; those of the new ones are. What nobody reads any more is left to tidy up.
+    """
+    merged = 0
+    for node in list(graph_module.graph.nodes):
+        if node.target not in SUMS:
+            continue
+        one = next((found for found in _read(graph_module, node) if found.kernels), None)
+        if one is not None:
+            edit.replace(node, _written(graph_module, node, one))
+            merged += 1
+    return merged
+
+
+SUMS = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
+
+
+def _options(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[Branch]:
+    """The ways to see a value as a branch: of itself, and, if nobody else needs it, of what it was made of."""
+    channels = node.meta["shape"][1]
+    yield Branch(node, channels, torch.ones(channels, 1, 1, 1), torch.zeros(channels), (1, 1), 0)
+    if len(node.users) == 1:
+        yield from _read(graph_module, node)
+
+
+def _read(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[Branch]:
+    """The ways to see it as a branch of what it was made of."""
+    if node.op != "call_function" or len(node.meta.get("shape", ())) != 4:
+        return
+    if node.target is aten.conv2d.default:
+        yield from _kernel(graph_module, node)
+    elif node.target is aten.mul.Tensor:
+        a, b = node.args
+        for value, factor in ((a, b), (b, a)):
+            scale = _per_channel(graph_module, factor, node)
+            if scale is not None and _is_like(value, node):
+                yield from (one.times(scale) for one in _options(graph_module, value))
+    elif node.target in SUMS and not node.kwargs:
+        yield from _sum(graph_module, node, SUMS[node.target])
+
+
+def _kernel(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[Branch]:
+    conv = convolution(node)
+    size = conv.weight.meta["shape"][2:] if is_constant(conv.weight) else ()
+    odd = all(side % 2 for side in size) and conv.padding == tuple(side // 2 for side in size)
+    if conv.is_depthwise and odd and conv.dilation == (1, 1):
+        weight = constant(graph_module, conv.weight)
+        bias = torch.zeros(len(weight)) if conv.bias is None else constant(graph_module, conv.bias)
+        yield Branch(conv.x, conv.groups, weight, bias, conv.stride, 1)
+
+
+def _sum(graph_module: fx.GraphModule, node: fx.Node, sign: float) -> Iterator[Branch]:
+    a, b = node.args
+    shift = _per_channel(graph_module, b, node)
+    if shift is not None and _is_like(a, node):
+        yield from (one.shifted(sign * shift) for one in _options(graph_module, a))
+    elif _is_like(a, node) and _is_like(b, node):
+        for one, other in product(_options(graph_module, a), _options(graph_module, b)):
+            if found := one.plus(other, sign):
+                yield found
+
+
+def _is_like(value: object, node: fx.Node) -> bool:
+    """Whether it depends on the image and has the shape of the node, which reads it."""
+    return isinstance(value, fx.Node) and not is_constant(value) and value.meta.get("shape") == node.meta["shape"]
+
+
+def _per_channel(graph_module: fx.GraphModule, value: object, node: fx.Node) -> Tensor | None:
+    """A constant that is a number or one per channel, as (C,)."""
+    channels = node.meta["shape"][1]
+    if isinstance(value, int | float):
+        return torch.full((channels,), float(value))
+    if not is_constant(value):
+        return None
+    tensor = constant(graph_module, value)
+    if tensor.numel() == 1:
+        return tensor.reshape(1).expand(channels)
+    shape = [1] * (4 - tensor.dim()) + list(tensor.shape)
+    return tensor.reshape(channels) if shape == [1, channels, 1, 1] else None
+
+
+def _grown(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zeros around a kernel."""
+    high, wide = ((to - side) // 2 for to, side in zip(size, weight.shape[2:], strict=True))
+    return functional.pad(weight, (wide, wide, high, high))
+
+
+def _written(graph_module: fx.GraphModule, node: fx.Node, branch: Branch) -> fx.Node:
+    *_, high, wide = branch.weight.shape
+    with node.graph.inserting_before(node):
+        weight = add_constant(graph_module, f"{node.name}_weight", branch.weight.contiguous())
+        bias = add_constant(graph_module, f"{node.name}_bias", branch.bias.contiguous())
+    options = ([*branch.stride], [high // 2, wide // 2], [1, 1], branch.groups)
+    new = call(node, aten.conv2d.default, branch.source, weight, bias, *options)
+    new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])
+    return new
