@@ -38,7 +38,7 @@ TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="demo, one_worker, two_workers or kills; repeatable.")] = None,
-    trials: Annotated[int, typer.Option(help="Of the search for the winner.")] = 3,
+    trials: Annotated[int, typer.Option(help="Of the search for the winner.")] = 2,
     images: Annotated[int, typer.Option(help="To train on in the search for the winner.")] = 24_000,
     shared_trials: Annotated[int, typer.Option(help="Of the searches by one worker and by two.")] = 8,
     fashion: Annotated[Path, typer.Option(help="Fashion-MNIST's files.")] = DEBIAN_DIR,
@@ -71,7 +71,7 @@ def command(out: Path, *options: str) -> list[str]:
 def measure_demo(fashion: Path, images: int, trials: int, scratch: Path) -> Measured:
     """One worker, to the exported winner."""
     out, data = scratch / "out", some(fashion_mnist(fashion), images, JUDGED, scratch / "data.npz")
-    words = command(out, "--target", "tflite-int8", "--trials", str(trials), "--epochs", "1", "--prune", "4x")
+    words = command(out, "--target", "tflite-int8", "--trials", str(trials), "--epochs", "4", "--prune", "4x")
     words += ["--data", str(data), "--calibrate", "1024"]
     before = _cpu_seconds()
     ended = child.run(words, cwd=ROOT, scratch=scratch, limit_seconds=LIMIT_SECONDS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, fx
@@ -47,8 +48,8 @@ class Branch:
         """Their sum, if one convolution without idle taps can do both."""
         if self.source is not other.source or self.stride != other.stride or len(self.bias) != len(other.bias):
             return None
-        sizes = [one.weight.shape[2:] for one in (self, other)]
-        size = (max(one[0] for one in sizes), max(one[1] for one in sizes))
+        sizes = [tuple(one.weight.shape[2:]) for one in (self, other)]
+        size = max(one[0] for one in sizes), max(one[1] for one in sizes)
         if size not in sizes:
             return None
         weight = _grown(self.weight, size) + sign * _grown(other.weight, size)
@@ -128,7 +129,7 @@ def _sum(graph_module: fx.GraphModule, node: fx.Node, sign: float) -> Iterator[B
                 yield found
 
 
-def _is_like(value: object, node: fx.Node) -> bool:
+def _is_like(value: object, node: fx.Node) -> TypeGuard[fx.Node]:
     """Whether it depends on the image and has the shape of the node, which reads it."""
     return isinstance(value, fx.Node) and not is_constant(value) and value.meta.get("shape") == node.meta["shape"]
 

@@ -227,8 +227,9 @@ MANY = 2**14
 
 def _is_slow(node: fx.Node, target: Target) -> bool:
     """Whether 8-bit weights with run-time input ranges take longer than float ones, so that one would notice."""
-    _, *inputs = node.args[1].meta["shape"]
-    return math.prod(inputs) < target.dynamic_inputs and math.prod(node.meta["shape"]) >= MANY
+    weight: Any = node.args[1]
+    _, *inputs = weight.meta["shape"]
+    return bool(math.prod(inputs) < target.dynamic_inputs and math.prod(node.meta["shape"]) >= MANY)
 
 
 def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:

@@ -17,6 +17,8 @@ from shrink.search.trials import Entry
 
 ANSWERS = "max_drop"  # the limit that pruning does not help to keep
 
+OFF = 0.01  # share by which a sketch may be off: a point that would only just do may not
+
 Sketched = Mapping[Point, Figures]
 """Size and time of points, untrained; without figures: it cannot be made."""
 
@@ -58,7 +60,7 @@ def _excesses(
     goal: Goal, space: Space, targets: str, entries: Sequence[Entry], sketched: Sketched
 ) -> dict[float, float]:
     """Factor -> how far it is over the limits of size and time, at the model's own resolution; trials know best."""
-    found = {point.prune: _excess(goal, figures) for point, figures in sketched.items()
+    found = {point.prune: _excess(goal, figures, OFF) for point, figures in sketched.items()
              if point.targets == targets and figures.size_mb is not None}  # fmt: skip
     for entry in entries:
         if entry.result is not None and entry.point.resolution == space.own and entry.point.targets == targets:
@@ -66,10 +68,10 @@ def _excesses(
     return found
 
 
-def _excess(goal: Goal, figures: Figures) -> float:
+def _excess(goal: Goal, figures: Figures, off: float = 0.0) -> float:
     """Logarithm of how many times the worst limit of size or time is exceeded; at most 0 where all are kept."""
-    gaps = goal.gaps(figures)
-    return math.log(max((1 + gap for limit, gap in gaps.items() if limit != ANSWERS), default=1.0))
+    limits = [1 + gap for limit, gap in goal.gaps(figures).items() if limit != ANSWERS]
+    return math.log(max(limits) * (1 + off)) if limits else 0.0
 
 
 def _ends(known: Mapping[float, float]) -> tuple[float | None, float | None]:

@@ -133,6 +133,20 @@ def test_a_patch_embedding_with_a_run_time_range() -> None:
     assert scheme_of(graph, ONNX).static == {"conv2d"}
 
 
+@pytest.mark.parametrize(("width", "side", "slow"), [(4, 64, True), (4, 8, False), (48, 64, False)])
+def test_8_bits_of_few_inputs_that_write_much_stay_float(width: int, side: int, slow: bool) -> None:
+    """LiteRT rounds the input and multiplies more than it saves; the head is too short to matter."""
+    first, last = nn.Linear(width, width), nn.Linear(width, 5)
+
+    def net(x: Tensor) -> Tensor:
+        return last(F.gelu(first(x.flatten(2).transpose(1, 2))).mean(1))
+
+    found = scheme_of(graph_of(net, (1, width, side, side)), TFLITE)
+    assert found.slow == ({"linear"} if slow else set())
+    assert found.dynamic.keys() == {"linear", "linear_1"} - found.slow
+    assert scheme_of(graph_of(net, (1, width, side, side)), ONNX).slow == set()
+
+
 # --- what joins a region
 
 
