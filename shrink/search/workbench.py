@@ -155,6 +155,9 @@ class Workbench:
     def sketch(self, point: Point, stage: Stage) -> Figures:
         """About the size and time of a point: what is left of the model is neither fitted nor trained.
 
+        Where a target has several ways to round, the point may be given another one than its sketch: that is chosen by
+        answers.
+
         Raises:
             Problem: the point cannot be made.
         """
