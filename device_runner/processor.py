@@ -1,4 +1,4 @@
-"""What the processor can do, as Linux tells it."""
+"""What the system tells of itself in files, and what it says that the processor can do."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ FEATURES = frozenset({"asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve
 """What is worth telling: all that kernels of networks are chosen by."""
 
 
+def read(root: Path, path: str) -> str | None:
+    """The text of a file below the root, stripped; None where there is none."""
+    with suppress(OSError):
+        return (root / path).read_text(encoding="utf-8", errors="replace").strip("\0\n\t ")
+    return None
+
+
 def features(root: Path = Path("/")) -> frozenset[str]:
     """Those of `FEATURES` that the first processor has; none where the system does not tell.
 
     Args:
         root: `proc/cpuinfo` is below it.
     """
-    text = ""
-    with suppress(OSError):
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", read(root, "proc/cpuinfo") or "", re.MULTILINE)
     return FEATURES & set(found[1].split() if found else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,10 @@ def must_ask(root: Path = Path("/")) -> bool:
 
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
     """Exact where the runtime can: version 1.32 refuses so a file of weights that share one zero point."""
-    asked = (EXACT_SUMS,) if must_ask() else ()
-    try:
-        return ort.InferenceSession(model, _options(threads, *asked), providers=["CPUExecutionProvider"])
-    except Exception:  # the border, as below; what is wrong with the file itself is so without the setting, too
-        return ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+    if must_ask():
+        with suppress(Exception):  # the border, as below; what is wrong with the file itself is so without it, too
+            return ort.InferenceSession(model, _options(threads, EXACT_SUMS), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
 
 
 def _options(threads: int, *entries: tuple[str, str]) -> ort.SessionOptions:

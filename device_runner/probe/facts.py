@@ -13,19 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from device_runner.probe.record import Facts, Moment
-from device_runner.processor import features
+from device_runner.processor import features, read
 
 PACKAGES = ("numpy", "pillow", "msgspec", "ai-edge-litert", "tflite-runtime", "onnxruntime")
 NAMES = ("model name", "Model", "Hardware")  # x86, then what ARM kernels write
 BOARDS_OF_EMULATORS = ("linux,dummy-virt", "QEMU")
 EVERY_S = 1.0
-
-
-def read(root: Path, path: str) -> str | None:
-    """The text of a file below the root, stripped; None where there is none."""
-    with suppress(OSError):
-        return (root / path).read_text(encoding="utf-8", errors="replace").strip("\0\n\t ")
-    return None
 
 
 def facts(root: Path = Path("/")) -> Facts:

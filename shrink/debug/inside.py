@@ -79,6 +79,8 @@ def onnx_runtime(model: bytes) -> Run:
     import onnxruntime
     from onnx import numpy_helper
 
+    from device_runner.engines.onnxruntime import EXACT_SUMS
+
     proto = onnx.load_model_from_string(model)
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     found: dict[str, tuple[float, int]] = {}
@@ -95,7 +97,7 @@ def onnx_runtime(model: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # exact sums on every processor
+    options.add_session_config_entry(*EXACT_SUMS)  # on every processor: it is not timed
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(x: NDArray[np.generic]) -> list[Inner]:
