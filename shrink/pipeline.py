@@ -21,7 +21,7 @@ from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import load
 from shrink.steps.printing import check_input
-from shrink.steps.remaking import remake
+from shrink.steps.remaking import Remade, remake
 from shrink.steps.reporting import Outcome, build_report
 from shrink.steps.rounding import train_rounded
 from shrink.steps.teaching import prepare
@@ -40,6 +40,7 @@ def export(
     force: bool = False,
     keep_failed: bool = False,
     command: Sequence[str] = (),
+    made: Remade | None = None,
     progress: Progress,
 ) -> Report:
     """Make one verified bundle per target in `out`, with the report and every answer beside them.
@@ -50,6 +51,7 @@ def export(
         force: replace `out`, if it is what an earlier export wrote.
         keep_failed: write the bundle of a target whose verdict is "fail", too.
         command: argv, for the report.
+        made: the graph as this recipe prunes and trains it, where that was done already.
         progress: where to show what is going on.
 
     Raises:
@@ -63,10 +65,10 @@ def export(
     with one_thread_per_op():
         with clock.stage("load model and data"):
             job = load(recipe, wanted)
-        with clock.stage(" and ".join(_making(recipe)) + " graph") as stage:
+        with clock.stage("capture graph" if made else " and ".join(_making(recipe)) + " graph") as stage:
             captured = capture_model(job)
-            lesson = prepare(job, captured, skipped, stage)
-            remade = remake(job, lesson, captured, skipped, stage)
+            lesson = prepare(job, captured, skipped, stage) if made is None or _qat(recipe) else None
+            remade = made or remake(job, lesson, captured, skipped, stage)
             graphs = lower_all(job, captured if remade is None else remade.graph)
         with clock.stage("calibrate and quantize") as stage:
             calibrated = train_rounded(job, lesson, calibrate(job, graphs, skipped, stage), stage)
@@ -87,6 +89,11 @@ def _making(recipe: ExportRecipe) -> list[str]:
     """What is done to the graph before it is quantized."""
     trained = recipe.tune is not None and recipe.tune.epochs > 0
     return ["capture", *["prune"] * (recipe.pruning is not None), *["train"] * trained]
+
+
+def _qat(recipe: ExportRecipe) -> bool:
+    """Whether the rounded graph is trained, too."""
+    return recipe.tune is not None and recipe.tune.qat > 0
 
 
 PRUNE_STAGES = 3

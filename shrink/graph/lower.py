@@ -15,7 +15,7 @@ from torch import fx
 from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
-from shrink.graph.factors import fold_factors
+from shrink.graph.factors import fold_factors, fold_scales
 from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, layer_norm, number_to_tensor, silu
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
@@ -78,7 +78,11 @@ def _settle(graph_module: fx.GraphModule) -> None:
     annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
-WHOLE: dict[str, Callable[[fx.GraphModule], int]] = {"branches": merge_branches, "multiples": split_multiples}
+WHOLE: dict[str, Callable[[fx.GraphModule], int]] = {
+    "branches": merge_branches,
+    "multiples": split_multiples,
+    "scales": fold_scales,
+}
 """Rewrites that look at more than one op, each once, before the others; they say how often they fired."""
 
 RULES: dict[str, dict[object, Rewrite]] = {
@@ -113,10 +117,11 @@ DESCRIPTIONS = {
     "short_cats": "concatenations of many parts written as ones of few",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "multiples": "depthwise convolutions that widen their input written as several side by side",
+    "scales": "products with a constant per channel moved into the weights before them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
     "layer_norm": "layer norms written op by op",
     "pieces": "parts of a split written as slices",
-    "nearest": "nearest resizes by broken ratios written as selections",
+    "nearest": "nearest resizes written as concatenations or selections",
     "attention": "written as matmul, softmax, matmul",
 }

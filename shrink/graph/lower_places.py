@@ -114,28 +114,53 @@ def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A nearest resize as a selection of rows and columns, unless it repeats each of them equally often.
+    """A nearest resize as concatenations where it repeats each row and column equally often, else as selections.
 
     RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it. XNNPACK
-    has neither op; with concatenations, which it has, GhostNetV2 ran in half as many pieces and took 1.9 times as long.
+    has neither that op nor selections.
     """
     found: Any = node.args[0]
     _, _, height, width = found.meta["shape"]
     numbers = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
     taken = node.target(numbers, *node.args[1:], **node.kwargs)[0, 0].long()  # type: ignore[operator]
-    places = {2: (taken[:, 0] // width, height), 3: (taken[0] % width, width)}
-    if all(_repeats(rows, count) for rows, count in places.values()):
-        return None
-    for axis, (rows, _) in places.items():
+    rows, columns = taken[:, 0] // width, taken[0] % width
+    down, right = _repeats(rows, height), _repeats(columns, width)
+    if down and right:
+        return _repeated(node, found, down, right)
+    for axis, places in ((2, rows), (3, columns)):
         with node.graph.inserting_before(node):
-            held = add_constant(graph_module, f"{node.name}_places", rows)
+            held = add_constant(graph_module, f"{node.name}_places", places)
         found = call(node, aten.index_select.default, found, axis, held)
     return found  # type: ignore[no-any-return]
 
 
-def _repeats(places: torch.Tensor, count: int) -> bool:
+def _repeated(node: fx.Node, image: fx.Node, down: int, right: int) -> fx.Node:
+    """(N, C, H, W) with every row `down` times and every column `right` times.
+
+    Where the channels lie last, a pixel beside itself is a pixel with its channels twice, and a row below itself a row
+    that is twice as long: whole blocks are copied. Joining the columns and rows one by one took 1.9 times as long.
+    """
+    count, channels, height, width = image.meta["shape"]
+    last = call(node, aten.permute.default, image, [0, 2, 3, 1])
+    wide = _copies(node, last, 3, right)
+    row = call(node, aten.reshape.default, wide, [count, height, width * right * channels])
+    tall = _copies(node, row, 2, down)
+    whole = call(node, aten.reshape.default, tall, [count, height * down, width * right, channels])
+    return call(node, aten.permute.default, whole, [0, 3, 1, 2])
+
+
+def _copies(node: fx.Node, value: fx.Node, axis: int, times: int) -> fx.Node:
+    """A value beside itself; many times in steps, as concatenations are short."""
+    while times > 1:
+        step = next((few for few in range(MOST_PARTS, 1, -1) if times % few == 0), times)
+        value, times = call(node, aten.cat.default, [value] * step, axis), times // step
+    return value
+
+
+def _repeats(places: torch.Tensor, count: int) -> int:
+    """How often each of so many places is taken; 0 if not equally often, one after the other."""
     times, rest = divmod(len(places), count)
-    return not rest and torch.equal(places, torch.arange(count).repeat_interleave(times))
+    return times if not rest and torch.equal(places, torch.arange(count).repeat_interleave(times)) else 0
 
 
 PARTS = {aten.unbind.int: 0, aten.split.Tensor: 1, aten.split_with_sizes.default: 1, aten.chunk.default: 1}

@@ -16,20 +16,22 @@ from shrink.boards.places import Places
 from shrink.data.images import Images
 from shrink.files import check_free
 from shrink.models import Model
-from shrink.progress import Progress
+from shrink.progress import Progress, Stage
 from shrink.recipe import ExportRecipe
 from shrink.report.schema import Report
 from shrink.search import draw, space
 from shrink.search.clocks import clocks
 from shrink.search.front import winner
-from shrink.search.goal import Goal
-from shrink.search.points import Space
+from shrink.search.goal import Goal, Look
+from shrink.search.points import Point, Space
+from shrink.search.result import Result
 from shrink.search.study import Study
 from shrink.search.trials import Entry, Head
 from shrink.search.work import Budget, finished, work
 from shrink.search.workbench import Workbench
 from shrink.steps.bundling import is_ours
 from shrink.steps.loading import Job, load
+from shrink.steps.remaking import Remade
 from shrink.steps.threads import one_thread_per_op
 
 WINNER, RECIPE = "winner", "winner.toml"
@@ -58,6 +60,7 @@ class Found:
     head: Head
     entries: list[Entry]
     best: Entry | None
+    made: Remade | None  # the graph of the best, where this worker has just made it
 
 
 def search(asked: Asked, progress: Progress, tell: Callable[[str], None]) -> Found:
@@ -75,13 +78,20 @@ def search(asked: Asked, progress: Progress, tell: Callable[[str], None]) -> Fou
             study = Study(asked.place, _head(asked, job, points), seed=base.seed)
         for line in points.declined:
             tell(f"  not searched: {line}")
+        bench = Workbench(base, points, timing)
+
+        def make(point: Point, look: Look, stage: Stage) -> Result:
+            best = winner(asked.goal, study.entries())
+            bench.keep_only(() if best is None else (best.point,))
+            return bench.make(point, look, stage)
+
         if finished(study.entries()) < asked.budget.trials:
-            bench = Workbench(base, points, timing)
             with progress.stage("what all points are compared with") as stage:
                 bench.prepare(stage)
-            work(study, bench.make, bench.sketch, asked.budget, progress, tell)
+            work(study, make, bench.sketch, asked.budget, progress, tell)
     entries = study.entries()
-    return Found(study.head, entries, winner(asked.goal, entries))
+    best = winner(asked.goal, entries)
+    return Found(study.head, entries, best, None if best is None else bench.remade.get(best.point))
 
 
 def export_winner(
@@ -94,7 +104,9 @@ def export_winner(
     """
     assert found.best is not None and found.best.result is not None
     recipe = found.head.space.recipe(asked.base, found.best.point, asked.goal.max_drop)
-    report = pipeline.export(recipe, out / WINNER, force=force, command=("shrink", "search"), progress=progress)
+    report = pipeline.export(
+        recipe, out / WINNER, force=force, command=("shrink", "search"), made=found.made, progress=progress
+    )
     (out / RECIPE).write_text(_toml(recipe), encoding="utf-8")
     for name, text in draw.pictures(found.head, found.entries).items():
         (out / name).write_text(text, encoding="utf-8")

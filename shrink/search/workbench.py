@@ -7,7 +7,7 @@ a point that is finished is given up there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -29,9 +29,11 @@ from shrink.steps.calibrating import Calibrated, calibrate
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.loading import Job, load
 from shrink.steps.pruning import calibration_tensor, settings
+from shrink.steps.remaking import Remade, remade
+from shrink.steps.rounding import train_rounded
 from shrink.steps.sanity import FloatModel
 from shrink.steps.teaching import Lesson, prepare
-from shrink.steps.tuning import train
+from shrink.steps.tuning import tune_graph
 from shrink.steps.writing import write
 from shrink.targets import Target
 from shrink.verify.judge import check_answers
@@ -91,12 +93,12 @@ class Station:
             self._reference = prune.reference(ranked, self.images)
         return prune.refit(ranked, made, self.images, self._reference)
 
-    def tuned(self, job: Job, small: fx.GraphModule, stage: Stage) -> fx.GraphModule:
-        """What is left, trained as the recipe of `job` asks; images and the teacher's answers are the same for all."""
+    def lesson(self, job: Job, stage: Stage) -> Lesson | None:
+        """What is left is trained with that, if the recipe of `job` asks; images and the teacher's answers are the same
+        for all."""
         if self._lesson is None:
             self._lesson = prepare(job, self.captured, SkipLog(), stage)
-        assert self._lesson is not None, "it asks for epochs"
-        return train(job, self._lesson, small, stage).graph
+        return self._lesson
 
 
 @dataclass(slots=True, eq=False)
@@ -107,11 +109,13 @@ class Workbench:
         base: its `prune` is the most that is tried.
         space: where the points are from.
         clocks: what measures latency; none: nothing is timed.
+        remade: the graphs of points that were made here, where pruning or training changed them.
     """
 
     base: ExportRecipe
     space: Space
     clocks: tuple[Clock, ...]
+    remade: dict[Point, Remade] = field(default_factory=dict)
     _stations: dict[int, Station] = field(default_factory=dict)
     _whole: dict[str, Timed] = field(default_factory=dict)  # float target -> the file of the whole model
     _judges: Images | None = None
@@ -141,15 +145,18 @@ class Workbench:
         station = self._station(point.resolution)
         recipe = self.space.recipe(self.base, point, self.base.max_drop)
         job = replace(station.job, recipe=recipe, targets=tuple(map(targets.load, recipe.targets)))
-        graph = self._smaller(job, station, look, stage)
+        left = self._smaller(job, station, look, stage)
+        graph = station.captured if left is None else left.graph
         graphs = lower_all(job, graph)
-        calibrated = calibrate(job, graphs, SkipLog(), stage)
+        calibrated = train_rounded(job, station.lesson(job, stage), calibrate(job, graphs, SkipLog(), stage), stage)
         for name, chosen in calibrated.plans.items():
             simulated = quantize.simulation(quantize.apply(chosen.graph, chosen.plan))
             look(f"simulated {name} on few images", self._best_case(job, simulated))
         artifacts = write(job, graphs, calibrated, stage)
         answers = self._answers(job, {name: item.candidate.run for name, item in artifacts.items()}, self.judges)
         files = tuple(self._file(Timed(job, item), answers[name], stage) for name, item in artifacts.items())
+        if left is not None:
+            self.remade[point] = left
         return Result(files=files, macs=macs(graph), parameters=parameters(graph))
 
     def sketch(self, point: Point, stage: Stage) -> Figures:
@@ -174,17 +181,21 @@ class Workbench:
         artifacts = write(job, graphs, calibrate(job, graphs, SkipLog(), stage), stage)
         return weight([self._weighed(Timed(job, item), stage) for item in artifacts.values()])
 
+    def keep_only(self, points: Collection[Point]) -> None:
+        """Let go of the graphs of all other points."""
+        self.remade = {point: graph for point, graph in self.remade.items() if point in points}
+
     @property
     def judges(self) -> Images:
         """The images that all points are judged by; at least as many others are not looked at."""
         assert self._judges is not None, "prepare() was not called"
         return self._judges
 
-    def _smaller(self, job: Job, station: Station, look: Look, stage: Stage) -> fx.GraphModule:
+    def _smaller(self, job: Job, station: Station, look: Look, stage: Stage) -> Remade | None:
         asked = settings(job.recipe) if job.recipe.pruning else None
         if asked is None:
             look("count of weights", _least_size(job, parameters(station.captured)))
-            return station.captured
+            return None
         ranked = station.ranked(stage)
         made = prune.cut(station.captured, ranked, asked)
         look("count of weights", _least_size(job, made.plan.parameters_after))
@@ -192,12 +203,12 @@ class Workbench:
         look("refitted, on few images", _after_training(self._best_case(job, fitted.graph)))
         small = prune.train(
             ranked, made, fitted, station.images, seed=asked.seed, track=lambda items, _: stage.track(list(items))
-        ).graph
+        )
         if job.recipe.tune is not None and job.recipe.tune.epochs:
-            look("trained a little, on few images", _after_training(self._best_case(job, small)))
-            small = station.tuned(job, small, stage)
-        look("trained, on few images", self._best_case(job, small))
-        return small
+            look("trained a little, on few images", _after_training(self._best_case(job, small.graph)))
+        tuned = tune_graph(job, station.lesson(job, stage), small.graph, stage)
+        look("trained, on few images", self._best_case(job, small.graph if tuned is None else tuned.graph))
+        return remade(job, small, tuned)
 
     def _station(self, side: int) -> Station:
         if side not in self._stations:

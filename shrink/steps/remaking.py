@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from shrink import prune
 from shrink.data.stream import SkipLog
 from shrink.progress import Stage
 from shrink.prune.plan import Plan
 from shrink.steps.loading import Job
 from shrink.steps.pruning import prune_graph
 from shrink.steps.teaching import Lesson
-from shrink.steps.tuning import tune_graph
+from shrink.steps.tuning import Tuned, tune_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ def remake(job: Job, lesson: Lesson | None, captured: fx.GraphModule, skipped: S
     """The graph pruned, then trained; None if neither is asked for."""
     pruned = prune_graph(job, captured, skipped, stage)
     small = captured if pruned is None else pruned.graph
-    tuned = tune_graph(job, lesson, small, stage)
+    return remade(job, pruned, tune_graph(job, lesson, small, stage))
+
+
+def remade(job: Job, pruned: prune.Pruned | None, tuned: Tuned | None) -> Remade | None:
+    """What both steps left, each None where it was not asked for."""
     if pruned is None and tuned is None:
         return None
     done = (() if pruned is None else pruned.changes) + (() if tuned is None else tuned.changes)

@@ -22,6 +22,7 @@ from shrink.export.onnx import to_onnx
 from shrink.export.tflite import to_tflite
 from shrink.graph.capture import capture
 from shrink.graph.lower import lower
+from shrink.inspect.truth import inspect_bytes
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
 from shrink.targets import Target, load
@@ -172,13 +173,14 @@ def test_an_op_that_a_format_has_not_is_named_with_its_layer(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [((2, 5), (7, 13)), ((3, 4), (7, 8)), ((7, 14), (3, 5)), ((4, 4), (8, 12))]
+    ("before", "after"),
+    [((2, 5), (7, 13)), ((3, 4), (7, 8)), ((7, 14), (3, 5)), ((4, 4), (8, 12)), ((2, 3), (16, 18)), ((3, 2), (3, 14))],
 )
 @pytest.mark.parametrize("by_factor", [False, True])
 def test_a_nearest_resize_takes_the_places_that_pytorch_takes(
     before: tuple[int, int], after: tuple[int, int], by_factor: bool
 ) -> None:
-    """By a broken ratio RESIZE_NEAREST_NEIGHBOR takes others; by a whole one it is kept."""
+    """By a broken ratio RESIZE_NEAREST_NEIGHBOR takes others."""
 
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -189,5 +191,8 @@ def test_a_nearest_resize_takes_the_places_that_pytorch_takes(
     graph_module = capture(Net(), (1, 3, *before))
     lower(graph_module, load("tflite-fp32").rewrites)
     x = torch.arange(3.0 * before[0] * before[1]).reshape(1, 3, *before)
-    given = open_engine(to_tflite(graph_module, quantized=False), "tflite").run(x.numpy())
-    np.testing.assert_array_equal(given, Net()(x).numpy())
+    model = to_tflite(graph_module, quantized=False)
+    np.testing.assert_array_equal(open_engine(model, "tflite").run(x.numpy()), Net()(x).numpy())
+    whole = not by_factor and all(new % old == 0 for old, new in zip(before, after, strict=True))
+    found = {record.op for record in inspect_bytes(model, "tflite").records}
+    assert "RESIZE_NEAREST_NEIGHBOR" not in found and ("GATHER_ND" not in found or not whole)

@@ -12,22 +12,23 @@ LEVELS = (-0.75, -0.25, 0.25, 0.75)
 class Grey(nn.Module):
     """Its score of a level is least far from the mean of the picture: 2 c m - c * c is -(m - c)^2 but for m^2.
 
-    16 channels, of which 12 are nearly silent; relu(x) - relu(-x) is x.
+    `width` channels, of which all but 4 are nearly silent; relu(x) - relu(-x) is x.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.default_cfg = {
             "input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0, "interpolation": "bilinear"
         }  # fmt: skip
-        self.wide, self.deep, self.head = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.Linear(16, 4)
+        self.wide, self.deep = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, width, 1)
+        self.head = nn.Linear(width, 4)
         rng = torch.Generator().manual_seed(0)
         levels = torch.tensor(LEVELS)
         with torch.no_grad():
-            self.wide.weight.copy_(0.01 * torch.randn(16, 1, 3, 3, generator=rng))
+            self.wide.weight.copy_(0.01 * torch.randn(width, 1, 3, 3, generator=rng))
             self.wide.weight[:2] = 0
             self.wide.weight[0, 0, 1, 1], self.wide.weight[1, 0, 1, 1] = 1, -1
-            self.deep.weight.copy_(0.01 * torch.randn(16, 16, 1, 1, generator=rng))
+            self.deep.weight.copy_(0.01 * torch.randn(width, width, 1, 1, generator=rng))
             self.deep.weight[:2] = 0
             self.deep.weight[0, 0], self.deep.weight[1, 1] = 1, 1
             self.wide.bias.zero_(), self.deep.bias.zero_()
@@ -52,6 +53,10 @@ class Fixed(Grey):
 
 def grey() -> nn.Module:
     return Grey()
+
+
+def wide() -> nn.Module:
+    return Grey(128)
 
 
 def fixed() -> nn.Module:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,6 +31,7 @@ from shrink.steps.calibrating import Calibrated
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.loading import load
 from shrink.steps.writing import write
+from shrink.tune.loop import Fitted, Training
 
 USUAL = ("--calibrate", 64, "--quantize", "fast", "--target", "onnx-fp32", "--prune", "2x", "--max-drop", 20)
 Search = Callable[..., Ran]
@@ -73,6 +75,41 @@ def test_the_winner_is_a_bundle_that_its_recipe_makes_again(
     assert shown.code == 0 and "trials: 3 done" in shown.out and (tmp_path / "size.svg").is_file()
     other = search("--trials", 3, "--force")
     assert other.code == 2 and "is of another limits" in other.problem[0]
+
+
+@pytest.mark.parametrize("qat", [0, 1])
+def test_what_a_trial_trained_is_not_trained_again_for_the_winner(
+    capfd: pytest.CaptureFixture[str], greys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qat: int
+) -> None:
+    """But its recipe trains it again, to the same bytes; rounded graphs are trained in trials as in exports."""
+    trained: list[int] = []
+    run = Training.run
+
+    def counted(self: Training, **options: Any) -> Fitted:
+        trained.append(self.settings.epochs)
+        return run(self, **options)
+
+    monkeypatch.setattr(Training, "run", counted)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"[tune]\nepochs = 2\nqat = {qat}\n")
+    asked = ("--recipe", recipe, "--model", f"{MODELS}:wide", "--data", greys, "--out", tmp_path / "out")
+    within = ("--target", "onnx-int8", "--prune", "4x", "--resolution", 16, "--trials", 2, "--calibrate", 64)
+    ran = run_cli(capfd, "search", *asked, "--max-drop", 50, *within)
+    assert ran.code in (0, 3), ran.err
+    head, entries, _ = read(str(tmp_path / "out" / "study.journal"))
+    best = winner(head.goal, entries)
+    assert best is not None and best.result is not None and best.point.epochs == 2
+    rounded = len(entries) + 1  # of every trial, and of the winner's export
+    assert sorted(trained) == [1] * (rounded * qat) + [2]
+    assert sha256(tmp_path / "out" / "winner" / "onnx-int8") == best.result.files[0].sha256
+    report = json.loads((tmp_path / "out" / "winner" / "report.json").read_bytes())
+    (artifact,) = report["artifacts"]
+    assert any("trained 2 epochs" in change for change in artifact["changes"])
+
+    again = run_cli(capfd, "export", "--recipe", tmp_path / "out" / "winner.toml", "--out", tmp_path / "again")
+    assert again.code == ran.code, again.err
+    assert sorted(trained) == [1] * ((rounded + 1) * qat) + [2, 2]
+    assert sha256(tmp_path / "again" / "onnx-int8") == best.result.files[0].sha256
 
 
 def test_limits_that_nothing_keeps_name_the_closest(search: Search, tmp_path: Path) -> None:

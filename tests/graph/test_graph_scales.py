@@ -1,0 +1,105 @@
+"""Products with a number per channel go into the weights before them, where those are all that they scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from graph_nets import answer, images, lively, traced
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrink.graph.clean import fold_constants, tidy
+from shrink.graph.factors import fold_scales
+from shrink.graph.shapes import annotate_shapes
+
+SHAPE = (1, 3, 4, 6)
+PER = torch.tensor([0.5, -2.0, 3.0, 0.0])
+COLUMN = PER[:, None, None]
+CONV, BARE, DEEP = (
+    lively(net) for net in (nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(3, 6, 3, groups=3))
+)
+LINEAR = lively(nn.Linear(6, 4))
+
+
+def folded(function: Callable[[Tensor], Tensor]) -> int:
+    """How many products went into weights, the answers being the same."""
+    graph_module = traced(function, SHAPE)
+    fold_constants(graph_module)
+    annotate_shapes(graph_module, torch.zeros(SHAPE))
+    count = fold_scales(graph_module)
+    tidy(graph_module)
+    for image in images(2, SHAPE, seed=0):
+        torch.testing.assert_close(answer(graph_module, image), answer(function, image), rtol=1e-5, atol=1e-6)
+    return count
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: CONV(x) * COLUMN,
+        lambda x: PER.reshape(1, 4, 1, 1) * BARE(x),
+        lambda x: DEEP(x) * torch.arange(6.0)[:, None, None],
+        lambda x: LINEAR(x) * PER,
+        lambda x: LINEAR(x).permute(0, 3, 1, 2) * COLUMN,
+        lambda x: LINEAR(x).permute(0, -1, 1, 2) * COLUMN,
+        lambda x: LINEAR(x).transpose(-1, 1) * COLUMN,
+        lambda x: BARE(x).flatten(2).transpose(1, 2) * PER,
+        lambda x: LINEAR(x).reshape(3, 4, 4).unsqueeze(1) * PER,
+        lambda x: LINEAR(x).unsqueeze(2).squeeze(0) * PER,
+        lambda x: BARE(x).unflatten(2, (2, 2)) * PER[:, None, None, None],
+    ],
+)
+def test_weights_take_in_a_number_per_channel(function: Callable[[Tensor], Tensor]) -> None:
+    assert folded(function) == 1
+
+
+def test_several_go_in_one_after_the_other() -> None:
+    assert folded(lambda x: (CONV(x) * COLUMN).flatten(2).transpose(1, 2) * PER) == 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: CONV(x) * torch.ones(2, 3),  # per place
+        lambda x: CONV(x) * torch.arange(3.0),  # along the width
+        lambda x: LINEAR(x) * torch.arange(4.0)[:, None],  # along the height, which is as long as the channels are many
+        lambda x: LINEAR(x).transpose(2, 3) * PER,  # the same after both were swapped
+        lambda x: CONV(x) * torch.ones(4, 2, 1),  # per channel and row
+        lambda x: BARE(x).reshape(2, 2, 4, 6) * PER[:2, None, None],  # per second half of the channels
+        lambda x: torch.relu(CONV(x)) * COLUMN,
+        lambda x: (y := CONV(x)) * COLUMN + y,
+        lambda x: (y := LINEAR(x)).transpose(1, 3) * COLUMN + y.mean(),
+        lambda x: F.conv2d(x, torch.ones(4, 3, 1, 1) * x.mean()) * COLUMN,
+        lambda x: F.conv2d(x, torch.ones(4, 3, 1, 1), x.mean((0, 2, 3)).repeat(2)[:4]) * COLUMN,
+        lambda x: x.mean((0, 1, 2))[:4] * COLUMN,  # the constant has more dimensions
+        lambda x: x * torch.arange(3.0)[:, None, None],  # there are no weights
+        lambda x: CONV(x) * CONV(x),
+    ],
+)
+def test_what_scales_something_else_stays(function: Callable[[Tensor], Tensor]) -> None:
+    assert folded(function) == 0
+
+
+def test_weights_that_two_layers_share_are_scaled_for_one() -> None:
+    shared = lively(nn.Conv2d(3, 3, 3, padding=1))
+    assert folded(lambda x: shared(shared(x) * torch.tensor([2.0, 3.0, 4.0])[:, None, None])) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_through_any_views_the_answer_stays(data: st.DataObject) -> None:
+    """Whatever is done to the order of the dimensions: a scale along any of them changes no answer."""
+    order = data.draw(st.permutations(range(4)))
+    at = data.draw(st.integers(0, 3))
+    dim = order[at]
+    size = (1, 4, 4, 4)[dim]  # of LINEAR's result after the channels were cut to four: all but the first are alike
+
+    def function(x: Tensor) -> Tensor:
+        y = LINEAR(x[:, :1].expand(1, 4, 4, 6)).permute(order)
+        return y * torch.arange(1.0, size + 1).reshape(-1, *[1] * (3 - at))
+
+    assert folded(function) == (dim == 3)
