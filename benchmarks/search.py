@@ -39,7 +39,7 @@ TRIAL_SECONDS = 300.0  # in which a worker should finish a trial
 def main(
     only: Annotated[list[str] | None, typer.Option(help="demo, one_worker, two_workers or kills; repeatable.")] = None,
     trials: Annotated[int, typer.Option(help="Of the search for the winner.")] = 2,
-    images: Annotated[int, typer.Option(help="To train on in the search for the winner.")] = 24_000,
+    images: Annotated[int, typer.Option(help="To train on in the search for the winner.")] = 60_000,
     shared_trials: Annotated[int, typer.Option(help="Of the searches by one worker and by two.")] = 8,
     fashion: Annotated[Path, typer.Option(help="Fashion-MNIST's files.")] = DEBIAN_DIR,
     results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
