@@ -105,7 +105,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
 }
 
 DESCRIPTIONS = {
-    "branches": "sums of depthwise branches written as one depthwise convolution",
+    "branches": "sums of convolutions of one value, or of depthwise branches, written as one convolution",
     "hard_sigmoid": "written as relu6(x + 3) / 6",
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",

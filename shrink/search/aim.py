@@ -17,7 +17,7 @@ from shrink.search.trials import Entry
 
 ANSWERS = "max_drop"  # the limit that pruning does not help to keep
 
-OFF = 0.01  # share by which a sketch may be off: a point that would only just do may not
+OFF = 0.03  # share by which times of a sketch and of its trial differ: a point that would only just do may not
 
 Sketched = Mapping[Point, Figures]
 """Size and time of points, untrained; without figures: it cannot be made."""

@@ -76,12 +76,58 @@ def test_a_sum_of_branches_is_one_convolution(name: str) -> None:
     assert count and left == ["conv2d.default"]
 
 
+def full(size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(CHANNELS, CHANNELS, size, stride, size // 2, groups=groups)
+
+
+SHORTER = {
+    "RepVGG": (
+        lambda x, s, a, b, n: a(x) + b(x) + n(x), (full(3), full(1), nn.BatchNorm2d(CHANNELS)),
+        ["mul.Tensor", "conv2d.default", "add.Tensor"],
+    ),
+    "RepVGG, the value first": (
+        lambda x, s, a, b: (x + a(x)) + b(x), (full(3), full(1)), ["conv2d.default", "add.Tensor"]
+    ),
+    "MobileOne": (
+        lambda x, s, n, a, b, c: n(x) + a(x) + b(x) + c(x),
+        (nn.BatchNorm2d(CHANNELS), full(1), full(1), full(1)), ["mul.Tensor", "conv2d.default", "add.Tensor"],
+    ),
+    "differences": (
+        lambda x, s, a, b: x.relu() - (a(x) - b(x)), (full(3), full(5)), ["conv2d.default", "add.Tensor"]
+    ),
+    "with stride, of groups": (
+        lambda x, s, a, b: a(x) + b(x), (full(3, 2, groups=2), full(1, 2, groups=2)), ["conv2d.default"]
+    ),
+    "of two values": (
+        lambda x, s, a, b, c: a(x) + b(x.relu()) + c(x), (full(3), full(1), full(1)),
+        ["conv2d.default", "conv2d.default", "add.Tensor"],
+    ),
+    "shifts": (lambda x, s, a: (a(x) + x.relu()) - s + 3.0, (full(3),), ["conv2d.default", "add.Tensor"]),
+    "what is subtracted first": (
+        lambda x, s, a, b: -1.0 * x.relu() - x.tanh() + a(x) + b(x), (full(1), full(1)),
+        ["mul.Tensor", "conv2d.default", "add.Tensor", "sub.Tensor"],
+    ),
+    "twice the same": (lambda x, s, a: (y := a(x)) + y, (full(3),), ["conv2d.default"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHORTER)
+def test_kernels_of_one_value_are_joined_within_a_longer_sum(name: str) -> None:
+    join, branches, wanted = SHORTER[name]
+    count, left = merged(Net(join, *branches))
+    assert count and sorted(left) == sorted(wanted)
+
+
 APART = {
     "strides differ": (lambda x, s, a, b: a(x)[:, :, ::2, ::2] + b(x), depthwise(3), depthwise(3, 2)),
     "no kernel": (lambda x, s: s * x + x,),
     "another value": (lambda x, s, a, b: a(x) + b(x.relu()), depthwise(3), depthwise(3)),
     "a bend between": (lambda x, s, a, b: a(x) + b(x).relu(), depthwise(3), depthwise(1)),
-    "full convolutions": (lambda x, s, a: a(x) + x, nn.Conv2d(CHANNELS, CHANNELS, 3, 1, 1)),
+    "full convolutions": (lambda x, s, a: a(x) + x, full(3)),
+    "of unlike groups": (lambda x, s, a, b: a(x) + b(x), full(3), full(3, groups=2)),
+    "sums that others read": (
+        lambda x, s, a, b: (y := a(x) + x) * (y + b(x)).sigmoid() + y.mean(), full(3), full(1)
+    ),
     "neither kernel holds the other": (
         lambda x, s, a, b: a(x) + b(x),
         nn.Conv2d(6, 6, (1, 5), 1, (0, 2), groups=6), nn.Conv2d(6, 6, (5, 1), 1, (2, 0), groups=6),
