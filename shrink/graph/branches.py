@@ -95,7 +95,7 @@ def _options(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[Branch]:
     """The ways to see a value as a branch: of itself, and, if nobody else needs it, of what it was made of."""
     channels = node.meta["shape"][1]
     yield Branch(node, channels, torch.ones(channels, 1, 1, 1), torch.zeros(channels), (1, 1), 0)
-    if len(node.users) == 1:
+    if _is_read_once(node):
         yield from _read(graph_module, node)
 
 
@@ -162,10 +162,15 @@ def _is_sum(node: object) -> TypeGuard[fx.Node]:
 
 def _is_part(node: object) -> TypeGuard[fx.Node]:
     """Whether it is a sum that only a longer one needs."""
-    if not _is_sum(node) or len(node.users) != 1:
+    if not _is_sum(node) or not _is_read_once(node):
         return False
     (user,) = node.users
     return _is_sum(user) and _is_like(node, user)
+
+
+def _is_read_once(node: fx.Node) -> bool:
+    """Not so in y + y: a chain of those has twice as many terms with every link."""
+    return len(node.users) == 1 and next(iter(node.users)).args.count(node) == 1
 
 
 def _terms(node: fx.Node, sign: float) -> Iterator[Term]:

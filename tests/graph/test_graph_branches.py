@@ -144,6 +144,15 @@ def test_what_one_convolution_cannot_do_or_not_with_less_work_stays(name: str) -
     assert count == 0
 
 
+def test_a_chain_of_doublings_is_not_spelled_out() -> None:
+    def join(x: Tensor, s: Tensor, a: nn.Module) -> Tensor:
+        for _ in range(40):
+            x = x + x
+        return a(x * 2.0**-40) + x
+
+    assert merged(Net(join, full(3)))[0] == 0
+
+
 def test_a_branch_that_others_read_is_not_computed_twice() -> None:
     def join(x: Tensor, s: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
         first = a(x)
