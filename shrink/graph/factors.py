@@ -60,13 +60,17 @@ def fold_factors(graph_module: fx.GraphModule) -> int:
 
 def _factor(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor] | None:
     """(x, c) if the node is x * c with a constant c of one element."""
+    source, number = _product(graph_module, node) or (None, None)
+    return None if source is None or number is None or number.numel() != 1 else (source, number.reshape(()))
+
+
+def _product(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor] | None:
+    """(x, c) if the node is x * c with a constant c that repeats nothing of x."""
     if node.target is not aten.mul.Tensor:
         return None
     for value, source in (node.args[:2], reversed(node.args[:2])):
         if is_constant(value) and isinstance(source, fx.Node) and not is_constant(source):
-            number = constant(graph_module, value)
-            if number.numel() == 1 and source.meta["shape"] == node.meta["shape"]:
-                return source, number.reshape(())
+            return (source, constant(graph_module, value)) if source.meta["shape"] == node.meta["shape"] else None
     return None
 
 
@@ -105,15 +109,12 @@ def fold_scales(graph_module: fx.GraphModule) -> int:
 
 def _scale(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor, int] | None:
     """(x, c, dim) if the node is x * c with a constant c that differs along one dimension of x only."""
-    if node.target is not aten.mul.Tensor:
+    source, number = _product(graph_module, node) or (None, None)
+    if source is None or number is None:
         return None
-    for value, source in (node.args[:2], reversed(node.args[:2])):
-        if is_constant(value) and isinstance(source, fx.Node) and not is_constant(source):
-            number, shape = constant(graph_module, value), source.meta["shape"]
-            along = [dim for dim, size in enumerate(number.shape, start=len(shape) - number.dim()) if size > 1]
-            if len(along) == 1 and shape == node.meta["shape"]:
-                return source, number.reshape(-1), along[0]
-    return None
+    first = len(source.meta["shape"]) - number.dim()
+    along = [dim for dim, size in enumerate(number.shape, start=first) if size > 1]
+    return (source, number.reshape(-1), along[0]) if len(along) == 1 else None
 
 
 def _source_of(node: fx.Node, dim: int) -> fx.Node | None:
