@@ -65,6 +65,20 @@ def add_constant(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.N
     return node
 
 
+def scale_outputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor, *, first: int = 1) -> None:
+    """Let an op give what it gave times (O,): its weights are argument `first`, its bias, if it has one, the next."""
+    for index in (first, first + 1):
+        if len(node.args) > index and is_constant(node.args[index]):
+            value = constant(graph_module, node.args[index])
+            set_constant(graph_module, node, index, value * factors.reshape(-1, *[1] * (value.dim() - 1)))
+
+
+def set_constant(graph_module: fx.GraphModule, node: fx.Node, index: int, value: Tensor) -> None:
+    """Let an argument of a node, and of no other, be that constant."""
+    with node.graph.inserting_before(node):
+        node.update_arg(index, add_constant(graph_module, f"{node.name}_scaled", value))
+
+
 def replace(node: fx.Node, by: fx.Node) -> None:
     """Let every user of `node` read `by`, and erase `node`."""
     node.replace_all_uses_with(by)

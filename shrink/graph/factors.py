@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.edit import add_constant, constant, is_constant, replace
+from shrink.graph.edit import constant, is_constant, replace, scale_outputs, set_constant
 
 aten = torch.ops.aten
 WEIGHTED = {aten.conv2d.default, aten.linear.default}
@@ -60,8 +60,8 @@ def fold_factors(graph_module: fx.GraphModule) -> int:
 
 def _factor(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor] | None:
     """(x, c) if the node is x * c with a constant c of one element."""
-    source, number = _product(graph_module, node) or (None, None)
-    return None if source is None or number is None or number.numel() != 1 else (source, number.reshape(()))
+    found = _product(graph_module, node)
+    return None if found is None or found[1].numel() != 1 else (found[0], found[1].reshape(()))
 
 
 def _product(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor] | None:
@@ -83,9 +83,7 @@ def _absorbs(user: fx.Node, source: fx.Node) -> bool:
 
 def _absorb(graph_module: fx.GraphModule, user: fx.Node, source: fx.Node, value: Tensor) -> None:
     if user.target in WEIGHTED:
-        with graph_module.graph.inserting_before(user):
-            scaled = add_constant(graph_module, f"{user.name}_weight", constant(graph_module, user.args[1]) * value)
-        user.update_arg(1, scaled)
+        set_constant(graph_module, user, 1, constant(graph_module, user.args[1]) * value)
     else:
         for reader in list(user.users):
             _absorb(graph_module, reader, user, value)
@@ -101,7 +99,7 @@ def fold_scales(graph_module: fx.GraphModule) -> int:
         source, value, dim = scale
         weighted = _source_of(source, dim)
         if weighted is not None:
-            _scale_rows(graph_module, weighted, value)
+            scale_outputs(graph_module, weighted, value)
             replace(node, source)
             folded += 1
     return folded
@@ -109,9 +107,10 @@ def fold_scales(graph_module: fx.GraphModule) -> int:
 
 def _scale(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor, int] | None:
     """(x, c, dim) if the node is x * c with a constant c that differs along one dimension of x only."""
-    source, number = _product(graph_module, node) or (None, None)
-    if source is None or number is None:
+    found = _product(graph_module, node)
+    if found is None:
         return None
+    source, number = found
     first = len(source.meta["shape"]) - number.dim()
     along = [dim for dim, size in enumerate(number.shape, start=first) if size > 1]
     return (source, number.reshape(-1), along[0]) if len(along) == 1 else None
@@ -149,13 +148,3 @@ def _before(node: fx.Node, dim: int) -> tuple[fx.Node, int] | None:
     else:
         return None
     return (source, at) if isinstance(source, fx.Node) and at is not None else None
-
-
-def _scale_rows(graph_module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
-    """Let a convolution or linear give what it gave times (O,)."""
-    weight, *bias = (constant(graph_module, arg) for arg in node.args[1:3] if arg is not None)
-    with graph_module.graph.inserting_before(node):
-        rows = weight * value.reshape(-1, *[1] * (weight.dim() - 1))
-        node.update_arg(1, add_constant(graph_module, f"{node.name}_weight", rows))
-        for old in bias:
-            node.update_arg(2, add_constant(graph_module, f"{node.name}_bias", old * value))

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from shrink.graph.channels import NOTHING, Channels, along, channels
 from shrink.graph.convolution import convolution
-from shrink.graph.edit import add_constant, constant, copied, is_constant
+from shrink.graph.edit import constant, copied, scale_outputs, set_constant
 from shrink.quantize.ranges import Ends, Range
 
 aten = torch.ops.aten
@@ -133,20 +133,11 @@ def _scale_inputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) 
     weight = constant(graph_module, node.args[1])
     split = _by_input(node, weight)
     shape = (split.shape[0], 1, split.shape[2], *[1] * (split.dim() - 3))
-    _set(graph_module, node, 1, (split / factors.reshape(shape)).reshape(weight.shape))
+    set_constant(graph_module, node, 1, (split / factors.reshape(shape)).reshape(weight.shape))
 
 
 def _scale_outputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
-    first = 2 if node.target is aten.layer_norm.default else 1
-    for index in (first, first + 1):
-        if len(node.args) > index and is_constant(node.args[index]):
-            value = constant(graph_module, node.args[index])
-            _set(graph_module, node, index, value * factors.reshape(-1, *[1] * (value.dim() - 1)))
-
-
-def _set(graph_module: fx.GraphModule, node: fx.Node, index: int, value: Tensor) -> None:
-    with node.graph.inserting_before(node):
-        node.update_arg(index, add_constant(graph_module, f"{node.name}_equalized", value))
+    scale_outputs(graph_module, node, factors, first=2 if node.target is aten.layer_norm.default else 1)
 
 
 def _scaled(found: Range, labels: Tensor | None, factors: Tensor) -> Range:
