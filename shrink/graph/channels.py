@@ -159,10 +159,10 @@ def _linear(trace: _Trace, node: fx.Node) -> Tensor | None:
 
 
 def _layer_norm(trace: _Trace, node: fx.Node) -> Tensor | None:
-    """Its own weight and bias may be scaled; what it reads may not."""
+    """Its own weight, or the ones in place of none, and bias may be scaled; what it reads may not."""
     weights, normalized = node.args[2:4], _arguments(node)[1]
     trace.freeze(node.all_input_nodes)
-    if len(weights) < 2 or not all(map(is_constant, weights)) or len(normalized) != 1:
+    if not all(n is None or is_constant(n) for n in weights) or len(normalized) != 1:
         return None
     return trace.make(node, node.meta["shape"][-1], -1)
 
@@ -249,8 +249,9 @@ POOLS = frozenset({aten.max_pool2d.default, aten.avg_pool2d.default, aten.adapti
 VIEWS = (
     aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.permute.default, aten.transpose.int,
     aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.select.int, aten.slice.Tensor, aten.cat.default,
-    aten.expand.default, aten.clone.default, aten.contiguous.default, aten.pixel_unshuffle.default,
-    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int,
+    aten.expand.default, aten.clone.default, aten.contiguous.default, aten.pixel_unshuffle.default, aten.roll.default,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int, aten.unflatten.int,
+    aten.flip.default,
 )  # fmt: skip
 RULES: Mapping[Any, Rule] = {
     aten.conv2d.default: _convolution,

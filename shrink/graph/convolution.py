@@ -1,10 +1,11 @@
-"""The arguments of aten.conv2d by name, with its defaults filled in."""
+"""The arguments of aten.conv2d by name, with its defaults filled in, and which weights read which channels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
@@ -32,6 +33,18 @@ def convolution(node: fx.Node) -> Convolution:
     given: list[Any] = [*node.args]
     x, weight, bias, stride, padding, dilation, groups = given + [None, 1, 0, 1, 1][len(given) - 2 :]
     return Convolution(x, weight, bias, pair(stride), pair(padding), pair(dilation), int(groups))
+
+
+def by_input(node: fx.Node, weight: Tensor) -> Tensor:
+    """The weight of a convolution or linear, or what has its shape, as (groups, O / groups, C / groups, kh kw)."""
+    groups = convolution(node).groups if node.target is torch.ops.aten.conv2d.default else 1
+    return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+
+
+def times_inputs(node: fx.Node, weight: Tensor, factors: Tensor) -> Tensor:
+    """Every weight of a convolution or linear times the factor, of (C,), of the input channel that it reads."""
+    split = by_input(node, weight)
+    return (split * factors.reshape(split.shape[0], 1, split.shape[2], 1)).reshape(weight.shape)
 
 
 def patches(node: fx.Node, x: Tensor) -> Tensor:

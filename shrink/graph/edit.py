@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from shrink.graph.convolution import times_inputs
+
 DYNAMIC = "dynamic"
 """Key in a node's meta: its input is quantized at run time, per "row" or over the whole "tensor".
 
@@ -66,11 +68,22 @@ def add_constant(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.N
 
 
 def scale_outputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor, *, first: int = 1) -> None:
-    """Let an op give what it gave times (O,): its weights are argument `first`, its bias, if it has one, the next."""
-    for index in (first, first + 1):
-        if len(node.args) > index and is_constant(node.args[index]):
+    """Let an op give what it gave times (O,): its weights are argument `first`, its bias, if it has one, the next.
+
+    A norm may have no weights, which stands for ones.
+    """
+    node.args = (*node.args, None)[: max(first + 1, len(node.args))]
+    for index in range(first, min(first + 2, len(node.args))):
+        if is_constant(node.args[index]):
             value = constant(graph_module, node.args[index])
             set_constant(graph_module, node, index, value * factors.reshape(-1, *[1] * (value.dim() - 1)))
+        elif index == first:
+            set_constant(graph_module, node, index, factors)
+
+
+def scale_inputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
+    """Let a convolution or linear answer as if its input channels were multiplied by (C,)."""
+    set_constant(graph_module, node, 1, times_inputs(node, constant(graph_module, node.args[1]), factors))
 
 
 def set_constant(graph_module: fx.GraphModule, node: fx.Node, index: int, value: Tensor) -> None:

@@ -7,7 +7,7 @@ rewritten for a target is that target's data (`targets/*.toml`, key `lower`).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -20,12 +20,14 @@ from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, laye
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
 from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
+from shrink.graph.norms import fold_norms
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
 
 aten = torch.ops.aten
 PIXEL_GRID, PIXEL_GRID_ALWAYS = "pixel_grid", "pixel_grid_always"
 Rewrite = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
+Whole = Callable[[fx.GraphModule], int]
 
 
 def lower(
@@ -37,8 +39,8 @@ def lower(
     """Apply the named rules in place.
 
     Args:
-        rules: names from `WHOLE` and `RULES`, and "pixel_grid" or "pixel_grid_always", which takes patch embeddings,
-            too.
+        rules: names from `FIRST`, `RULES` and `LAST`, and "pixel_grid" or "pixel_grid_always", which takes patch
+            embeddings, too.
         normalization: mean and std per channel of the image input, which "pixel_grid" needs.
 
     Returns:
@@ -46,10 +48,7 @@ def lower(
     """
     wanted = {target: (name, rewrite) for name in rules if name in RULES for target, rewrite in RULES[name].items()}
     fired: dict[str, int] = {}
-    for name in (rule for rule in WHOLE if rule in rules):
-        if count := WHOLE[name](graph_module):
-            fired[name] = count
-            _settle(graph_module)
+    _apply_whole(graph_module, FIRST, rules, fired)
     for node in list(graph_module.graph.nodes):
         if node.target not in wanted:
             continue
@@ -59,8 +58,9 @@ def lower(
             new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])  # rewrites of its readers ask for them
             replace(node, new)
             fired[name] = fired.get(name, 0) + 1
-    lines = [f"{name}: {DESCRIPTIONS[name]}, {count} times" for name, count in fired.items()]
     _settle(graph_module)
+    _apply_whole(graph_module, LAST, rules, fired)
+    lines = [f"{name}: {DESCRIPTIONS[name]}, {count} times" for name, count in fired.items()]
     if folded := fold_factors(graph_module):
         lines.append(f"factors: constant products moved into the next weights, {folded} times")
     tidy(graph_module)
@@ -72,18 +72,24 @@ def lower(
     return tuple(lines)
 
 
+def _apply_whole(
+    graph_module: fx.GraphModule, rewrites: Mapping[str, Whole], rules: Collection[str], fired: dict[str, int]
+) -> None:
+    for name in (rule for rule in rewrites if rule in rules):
+        if count := rewrites[name](graph_module):
+            fired[name] = count
+            _settle(graph_module)
+
+
 def _settle(graph_module: fx.GraphModule) -> None:
     """Bring the graph's code and the shapes of its new nodes up to date."""
     tidy(graph_module)
     annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
-WHOLE: dict[str, Callable[[fx.GraphModule], int]] = {
-    "branches": merge_branches,
-    "multiples": split_multiples,
-    "scales": fold_scales,
-}
-"""Rewrites that look at more than one op, each once, before the others; they say how often they fired."""
+FIRST: dict[str, Whole] = {"branches": merge_branches, "multiples": split_multiples}
+LAST: dict[str, Whole] = {"scales": fold_scales, "norms": fold_norms}
+"""Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
 RULES: dict[str, dict[object, Rewrite]] = {
     "hard_sigmoid": {aten.hardsigmoid.default: hard_sigmoid},
@@ -118,6 +124,7 @@ DESCRIPTIONS = {
     "patches_to_linear": "convolution over separate patches written as a linear",
     "multiples": "depthwise convolutions that widen their input written as several side by side",
     "scales": "products with a constant per channel moved into the weights before them",
+    "norms": "scales and shifts of norms moved into the weights after them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
     "layer_norm": "layer norms written op by op",

@@ -52,7 +52,11 @@ def number_to_tensor(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | N
 
 
 def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017; the scale goes onto q, the smaller tensor."""
+    """softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017; the scale goes onto q, the smaller tensor.
+
+    Images and heads become one dimension where no mask tells them apart: a converter whose products know but one copies
+    the scores to join the two and to part them again.
+    """
     args: tuple[Any, ...] = node.args
     options: dict[str, Any] = node.kwargs
     query, key, value, *rest = args
@@ -62,15 +66,15 @@ def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     scale = options.get("scale") or query.meta["shape"][-1] ** -0.5
     factor = scalar_like(graph_module, node, f"{node.name}_scale", scale)
-    scores = call(
-        node,
-        aten.matmul.default,
-        call(node, aten.mul.Tensor, query, factor),
-        call(node, aten.transpose.int, key, -2, -1),
-    )
+    heads, *others = (part.meta["shape"][:-2] for part in (query, key, value))
+    query = call(node, aten.mul.Tensor, query, factor)
+    if joined := mask is None and len(heads) > 1 and others == [heads, heads]:
+        query, key, value = (call(node, aten.flatten.using_ints, part, 0, -3) for part in (query, key, value))
+    scores = call(node, aten.matmul.default, query, call(node, aten.transpose.int, key, -2, -1))
     if mask is not None:
         scores = call(node, aten.add.Tensor, scores, mask)
-    return call(node, aten.matmul.default, call(node, aten.softmax.int, scores, -1), value)
+    result = call(node, aten.matmul.default, call(node, aten.softmax.int, scores, -1), value)
+    return call(node, aten.reshape.default, result, list(node.meta["shape"])) if joined else result
 
 
 def layer_norm(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:

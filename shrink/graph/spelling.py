@@ -71,7 +71,14 @@ def _clamp(node: fx.Node, x: fx.Node, low: Any = None, high: Any = None) -> fx.N
 
 
 def _pad(node: fx.Node, x: fx.Node, pads: Any, mode: str = "constant", value: float | None = None) -> fx.Node | None:
+    if not any(pads):
+        return x
     return call(node, aten.constant_pad_nd.default, x, pads, value or 0.0) if mode == "constant" else None
+
+
+def _pad_with(_: fx.Node, x: fx.Node, pads: Any, value: float = 0.0) -> fx.Node | None:
+    """Nothing, where nothing is added, as in window attention whose windows happen to fit."""
+    return None if any(pads) else x
 
 
 def _padded_conv(
@@ -97,6 +104,12 @@ def _add(node: fx.Node, x: fx.Node, y: Any, *, alpha: Any = 1) -> fx.Node | None
     product = call(node, aten.mul.Tensor, y, alpha) if isinstance(y, fx.Node) else y * alpha
     op = aten.add.Tensor if node.target is aten.add.Tensor else aten.sub.Tensor
     return call(node, op, x, product)
+
+
+def _addcmul(node: fx.Node, x: fx.Node, y: fx.Node, z: fx.Node, *, value: Any = 1) -> fx.Node:
+    """x + value y z."""
+    product = call(node, aten.mul.Tensor, y, z)
+    return call(node, aten.add.Tensor, call(node, aten.mul.Tensor, product, value) if value != 1 else product, x)
 
 
 def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node | None:
@@ -134,9 +147,11 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.clamp.default: _clamp,
     aten.clamp_min.default: _clamp,
     aten.pad.default: _pad,
+    aten.constant_pad_nd.default: _pad_with,
     aten.conv2d.padding: _padded_conv,
     aten.add.Tensor: _add,
     aten.sub.Tensor: _add,
+    aten.addcmul.default: _addcmul,
     aten.rsub.Scalar: _reversed_sub,
     aten.rsub.Tensor: _reversed_sub,
     aten.expand.default: _expand,

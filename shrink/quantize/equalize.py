@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.channels import NOTHING, Channels, along, channels
-from shrink.graph.convolution import convolution
-from shrink.graph.edit import constant, copied, scale_outputs, set_constant
+from shrink.graph.convolution import by_input, convolution
+from shrink.graph.edit import constant, copied, scale_inputs, scale_outputs
 from shrink.quantize.ranges import Ends, Range
 
 aten = torch.ops.aten
@@ -55,7 +55,7 @@ def equalize(
     result = copied(graph_module)
     for node in list(result.graph.nodes):
         if node.name in found.read:
-            _scale_inputs(result, node, _of(factors, found.read[node.name]))
+            scale_inputs(result, node, 1 / _of(factors, found.read[node.name]))
         if node.name in found.made:
             _scale_outputs(result, node, _of(factors, found.made[node.name]))
     result.recompile()
@@ -114,26 +114,9 @@ def _has_scale_per_input(node: fx.Node) -> bool:
     return bool(read.groups == read.weight.meta["shape"][0])
 
 
-def _by_input(node: fx.Node, weight: Tensor) -> Tensor:
-    """A weight as (groups, O / groups, C / groups, ...)."""
-    groups = convolution(node).groups if node.target is aten.conv2d.default else 1
-    return weight.reshape(groups, -1, *weight.shape[1:])
-
-
 def _columns(node: fx.Node, weight: Tensor) -> Tensor:
     """(C,) largest weight that reads each input channel."""
-    return (
-        _by_input(node, weight).abs().amax(1).flatten(2).amax(-1).flatten()
-        if weight.dim() > 2
-        else weight.abs().amax(0)
-    )
-
-
-def _scale_inputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
-    weight = constant(graph_module, node.args[1])
-    split = _by_input(node, weight)
-    shape = (split.shape[0], 1, split.shape[2], *[1] * (split.dim() - 3))
-    set_constant(graph_module, node, 1, (split / factors.reshape(shape)).reshape(weight.shape))
+    return by_input(node, weight).abs().amax((1, 3)).flatten()
 
 
 def _scale_outputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:

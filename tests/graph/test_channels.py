@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 
 from shrink.graph.capture import capture
 from shrink.graph.channels import NOTHING, Channels, channels
-from shrink.quantize.equalize import _of, _scale_inputs, _scale_outputs
+from shrink.graph.edit import scale_inputs
+from shrink.quantize.equalize import _of, _scale_outputs
 
 SHAPE = (1, 4, 8, 8)
 
@@ -91,7 +92,7 @@ def graph_of(kind: Callable[[], nn.Module]) -> fx.GraphModule:
 def scaled(graph: fx.GraphModule, found: Channels, factors: Tensor) -> fx.GraphModule:
     for node in list(graph.graph.nodes):
         if node.name in found.read:
-            _scale_inputs(graph, node, _of(factors, found.read[node.name]))
+            scale_inputs(graph, node, 1 / _of(factors, found.read[node.name]))
         if node.name in found.made:
             _scale_outputs(graph, node, _of(factors, found.made[node.name]))
     graph.recompile()

@@ -18,7 +18,7 @@ from shrink import targets
 from shrink.graph.capture import capture
 from shrink.graph.clean import tidy
 from shrink.graph.factors import fold_factors
-from shrink.graph.lower import DESCRIPTIONS, RULES, WHOLE, lower
+from shrink.graph.lower import DESCRIPTIONS, FIRST, LAST, RULES, lower
 from shrink.graph.shapes import input_shape
 
 aten = torch.ops.aten
@@ -204,6 +204,18 @@ def test_attention_is_softmax_of_products(shape: tuple[int, ...], scale: float |
     left = same(graph_module, attend, seed, spread=1, close=1e-5)  # exp magnifies the rounding of the scores
     assert "scaled_dot_product_attention.default" not in left
     assert left.count("matmul.default") == 2 + mask and left.count("softmax.int") == 1
+    assert left.count("flatten.using_ints") == (0 if mask else 3)
+
+
+@pytest.mark.parametrize("key", [lambda x: x[:, :1], lambda x: x[:, 0], lambda x: x.unsqueeze(0)])
+def test_attention_whose_heads_share_keys_keeps_them_apart(key: Callable[[Tensor], Tensor]) -> None:
+    def attend(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, key(x), key(x))
+
+    graph_module = traced(attend, (1, 2, 5, 4))
+    lower(graph_module, ["attention"])
+    left = same(graph_module, attend, 0, spread=1, close=1e-5)
+    assert left.count("flatten.using_ints") == 0 and left.count("matmul.default") == 2
 
 
 def test_attention_is_the_textbook_equation() -> None:
@@ -342,7 +354,7 @@ def test_the_lines_say_how_often_a_rule_fired() -> None:
 
 
 def test_every_rule_has_a_description_and_every_target_names_rules() -> None:
-    assert {*RULES, *WHOLE} == DESCRIPTIONS.keys()
+    assert {*FIRST, *RULES, *LAST} == DESCRIPTIONS.keys()
     assert {rule for name in targets.names() for rule in targets.load(name).lower} <= DESCRIPTIONS.keys()
 
 

@@ -51,6 +51,10 @@ def folded(function: Callable[[Tensor], Tensor]) -> int:
         lambda x: LINEAR(x).reshape(3, 4, 4).unsqueeze(1) * PER,
         lambda x: LINEAR(x).unsqueeze(2).squeeze(0) * PER,
         lambda x: BARE(x).unflatten(2, (2, 2)) * PER[:, None, None, None],
+        lambda x: BARE(x).reshape(2, 2, 4, 6) * PER[:2, None, None],  # a half of the channels alike
+        lambda x: (y := LINEAR(x))[..., :2] * torch.tensor(3.0) + y[..., 2:],  # the queries of an attention
+        lambda x: (y := LINEAR(x).unflatten(-1, (2, 2)).permute(3, 0, 1, 2, 4).unbind(0))[0] * PER[:2] + y[1],
+        lambda x: LINEAR(x).roll(1, -1) * PER,
     ],
 )
 def test_weights_take_in_a_number_per_channel(function: Callable[[Tensor], Tensor]) -> None:
@@ -64,12 +68,12 @@ def test_several_go_in_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: CONV(x) * torch.ones(2, 3),  # per place
+        lambda x: CONV(x) * torch.arange(6.0).reshape(2, 3),  # per place
         lambda x: CONV(x) * torch.arange(3.0),  # along the width
         lambda x: LINEAR(x) * torch.arange(4.0)[:, None],  # along the height, which is as long as the channels are many
         lambda x: LINEAR(x).transpose(2, 3) * PER,  # the same after both were swapped
-        lambda x: CONV(x) * torch.ones(4, 2, 1),  # per channel and row
-        lambda x: BARE(x).reshape(2, 2, 4, 6) * PER[:2, None, None],  # per second half of the channels
+        lambda x: CONV(x) * torch.arange(8.0).reshape(4, 2, 1),  # per channel and row
+        lambda x: (y := LINEAR(x))[..., :2] * 3 + y[..., 1:3],  # one of the two is read unscaled, too
         lambda x: torch.relu(CONV(x)) * COLUMN,
         lambda x: (y := CONV(x)) * COLUMN + y,
         lambda x: (y := LINEAR(x)).transpose(1, 3) * COLUMN + y.mean(),
@@ -102,4 +106,4 @@ def test_through_any_views_the_answer_stays(data: st.DataObject) -> None:
         y = LINEAR(x[:, :1].expand(1, 4, 4, 6)).permute(order)
         return y * torch.arange(1.0, size + 1).reshape(-1, *[1] * (3 - at))
 
-    assert folded(function) == (dim == 3)
+    assert folded(function) == (dim in (0, 3))  # the first has one number for all channels
