@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+from shrink.graph.clean import fold_constants, tidy
 from shrink.graph.shapes import annotate_shapes
 
 SHAPE = (1, 3, 16, 16)
@@ -216,3 +217,17 @@ def traced(function: Callable[[Tensor], Any], shape: tuple[int, ...] = SHAPE) ->
 def ops(graph_module: fx.GraphModule) -> list[str]:
     """The ATen overloads of a graph in order, without their namespace."""
     return [str(n.target).removeprefix("aten.") for n in graph_module.graph.nodes if n.op == "call_function"]
+
+
+def rewritten(
+    rewrite: Callable[[fx.GraphModule], int], function: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+) -> int:
+    """How often a rewrite fired on the graph of a function, the answers being the same."""
+    graph_module = traced(function, shape)
+    fold_constants(graph_module)
+    annotate_shapes(graph_module, torch.zeros(shape))
+    count = rewrite(graph_module)
+    tidy(graph_module)
+    for image in images(2, shape, seed=0):
+        torch.testing.assert_close(answer(graph_module, image), answer(function, image), rtol=1e-5, atol=1e-6)
+    return count
