@@ -106,7 +106,7 @@ class _Trace:
         self.made[node.name] = torch.arange(self.count, self.count + count)
         self.parents.extend(self.made[node.name].tolist())
         shape: tuple[int, ...] = node.meta["shape"]
-        return _spread(self.made[node.name], axis, len(shape)).expand(shape)
+        return spread(self.made[node.name], axis, len(shape)).expand(shape)
 
     def consume(self, node: fx.Node, source: fx.Node, axis: int) -> None:
         """Let an op with weights read the channels of its input, if they lie along `axis`."""
@@ -127,7 +127,8 @@ def _distinct(labels: Tensor) -> Tensor:
     return labels
 
 
-def _spread(labels: Tensor, axis: int, rank: int) -> Tensor:
+def spread(labels: Tensor, axis: int, rank: int) -> Tensor:
+    """(C,) along one axis of as many as a value has, to be expanded to its shape."""
     return labels.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
@@ -210,7 +211,7 @@ def _window(trace: _Trace, node: fx.Node) -> Tensor | None:
     shape = node.meta["shape"]
     if found is None or not (node.target in POOLS or _is_spatial(node)):
         return None
-    return _spread(found, 1, len(shape)).expand(shape)
+    return spread(found, 1, len(shape)).expand(shape)
 
 
 def _is_spatial(node: fx.Node) -> bool:

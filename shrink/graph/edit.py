@@ -86,6 +86,14 @@ def scale_inputs(graph_module: fx.GraphModule, node: fx.Node, factors: Tensor) -
     set_constant(graph_module, node, 1, times_inputs(node, constant(graph_module, node.args[1]), factors))
 
 
+def add_to_bias(graph_module: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
+    """Let a convolution or linear give what it gave plus (O,); it has a bias then, if it had none."""
+    node.args = (*node.args, None)[: max(3, len(node.args))]
+    before = 0.0 if node.args[2] is None else constant(graph_module, node.args[2])
+    with node.graph.inserting_before(node):
+        node.update_arg(2, add_constant(graph_module, f"{node.name}_bias", before + shift))
+
+
 def set_constant(graph_module: fx.GraphModule, node: fx.Node, index: int, value: Tensor) -> None:
     """Let an argument of a node, and of no other, be that constant."""
     with node.graph.inserting_before(node):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import constant, is_constant, replace, scale_outputs, set_constant
-from shrink.graph.views import CHANNELS, follow, is_view
+from shrink.graph.views import CHANNELS, follow, has_weights, is_view
 
 aten = torch.ops.aten
 LINEAR = {
@@ -110,8 +110,7 @@ def _weights_of(node: fx.Node) -> fx.Node | None:
     """The convolution or linear of which a value is only a view."""
     while is_view(node) and len(node.all_input_nodes) == 1:
         node = node.all_input_nodes[0]
-    known = node.target in CHANNELS and all(arg is None or is_constant(arg) for arg in node.args[1:3])
-    return node if known else None
+    return node if has_weights(node) else None
 
 
 def per_channel(graph_module: fx.GraphModule, node: fx.Node, op: object) -> tuple[fx.Node, Tensor, int] | None:

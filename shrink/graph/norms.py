@@ -16,9 +16,9 @@ from torch import Tensor, fx
 
 from shrink.graph.channels import along
 from shrink.graph.convolution import convolution, times_inputs
-from shrink.graph.edit import constant, is_constant, replace, scale_inputs, set_constant
+from shrink.graph.edit import add_to_bias, constant, is_constant, replace, scale_inputs
 from shrink.graph.factors import per_channel
-from shrink.graph.views import CHANNELS, Followed, follow
+from shrink.graph.views import CHANNELS, Followed, follow, has_weights
 
 aten = torch.ops.aten
 
@@ -32,15 +32,16 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     found = _norm(graph_module, node)
     if found is None:
         return False
-    axis, scale, shift = found
+    axis, numbers, is_shift = found
     readers = _readers(node, axis)
-    if not readers or (shift is not None and any(map(_pads, readers))):
+    if not readers or (is_shift and any(map(_pads, readers))):
         return False
     for reader, labels in readers.items():
-        if shift is not None:
-            _add_shift(graph_module, reader, shift[labels])
-        if scale is not None:
-            scale_inputs(graph_module, reader, scale[labels])
+        if is_shift:
+            answer = times_inputs(reader, constant(graph_module, reader.args[1]), numbers[labels]).flatten(1).sum(1)
+            add_to_bias(graph_module, reader, answer)
+        else:
+            scale_inputs(graph_module, reader, numbers[labels])
     if node.target is aten.layer_norm.default:
         node.update_arg(3, None)
     else:
@@ -48,16 +49,16 @@ def _fold(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return True
 
 
-def _norm(graph_module: fx.GraphModule, node: fx.Node) -> tuple[int, Tensor | None, Tensor | None] | None:
-    """(axis, scale, shift), both (C,), of what a node does to the channels along an axis last."""
+def _norm(graph_module: fx.GraphModule, node: fx.Node) -> tuple[int, Tensor, bool] | None:
+    """(axis, (C,), whether it is a shift, not a scale) of what a node does to the channels along an axis last."""
     if node.target is aten.layer_norm.default:
         given: tuple[Any, ...] = (*node.args, None, None)
         bias = given[3]
-        return (-1, None, constant(graph_module, bias)) if len(given[1]) == 1 and is_constant(bias) else None
-    if scale := per_channel(graph_module, node, aten.mul.Tensor):
-        return scale[2], scale[1], None
-    shift = per_channel(graph_module, node, aten.add.Tensor)
-    return shift and (shift[2], None, shift[1])
+        return (-1, constant(graph_module, bias), True) if len(given[1]) == 1 and is_constant(bias) else None
+    for op in (aten.mul.Tensor, aten.add.Tensor):
+        if found := per_channel(graph_module, node, op):
+            return found[2], found[1], op is aten.add.Tensor
+    return None
 
 
 def _readers(node: fx.Node, axis: int) -> Mapping[fx.Node, Tensor]:
@@ -68,19 +69,10 @@ def _readers(node: fx.Node, axis: int) -> Mapping[fx.Node, Tensor]:
 
 
 def _read(reader: fx.Node, followed: Followed) -> Tensor | None:
-    known = reader.target in CHANNELS and all(n is None or is_constant(n) for n in reader.args[1:3])
-    labels = followed.labels[reader.all_input_nodes[0]] if known else None
+    labels = followed.labels[reader.all_input_nodes[0]] if has_weights(reader) else None
     return along(labels, CHANNELS[reader.target]) if isinstance(labels, Tensor) else None
 
 
 def _pads(reader: fx.Node) -> bool:
     """Whether there are places where a convolution would read a shift and reads zeros."""
     return reader.target is aten.conv2d.default and any(convolution(reader).padding)
-
-
-def _add_shift(graph_module: fx.GraphModule, reader: fx.Node, shift: Tensor) -> None:
-    """Let an op answer as if (C,) were added to its input channels."""
-    answer = times_inputs(reader, constant(graph_module, reader.args[1]), shift).flatten(1).sum(1)
-    reader.args = (*reader.args, None)[: max(3, len(reader.args))]
-    bias = 0 if reader.args[2] is None else constant(graph_module, reader.args[2])
-    set_constant(graph_module, reader, 2, answer + bias)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.channels import VIEWS
+from shrink.graph.channels import VIEWS, spread
+from shrink.graph.edit import is_constant
 
 aten = torch.ops.aten
 CHANNELS: dict[object, int] = {aten.conv2d.default: 1, aten.linear.default: -1}
@@ -44,8 +45,8 @@ class Followed:
 def follow(node: fx.Node, axis: int) -> Followed:
     """Follow the channels that lie along an axis of a value of known shape."""
     shape: tuple[int, ...] = node.meta["shape"]
-    along = [size if at == axis % len(shape) else 1 for at, size in enumerate(shape)]
-    labels: dict[fx.Node, Tensor | Sequence[Tensor]] = {node: torch.arange(shape[axis]).reshape(along).expand(shape)}
+    channels = spread(torch.arange(shape[axis]), axis, len(shape)).expand(shape)
+    labels: dict[fx.Node, Tensor | Sequence[Tensor]] = {node: channels}
     readers: list[fx.Node] = []
     for user in node.graph.nodes:
         if labels.keys().isdisjoint(user.all_input_nodes):
@@ -56,6 +57,11 @@ def follow(node: fx.Node, axis: int) -> Followed:
         else:
             readers.append(user)
     return Followed(shape[axis], labels, readers)
+
+
+def has_weights(node: fx.Node) -> bool:
+    """Whether it is a convolution or linear whose weight and bias are constants."""
+    return node.target in CHANNELS and all(arg is None or is_constant(arg) for arg in node.args[1:3])
 
 
 def is_view(node: fx.Node) -> bool:

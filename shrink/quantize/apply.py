@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
-from torch import Tensor, fx
+from torch import fx
 
-from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied
+from shrink.graph.edit import DYNAMIC, add_constant, add_to_bias, call, constant, copied
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
@@ -95,7 +95,7 @@ def nearest(graph_module: fx.GraphModule, node: fx.Node) -> Rounded:
 def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, rounded: Rounded, pack: bool) -> None:
     graph = graph_module.graph
     if rounded.bias.any():
-        _add_to_bias(graph_module, node, rounded.bias)
+        add_to_bias(graph_module, node, rounded.bias)
     rounded = _with_room_for_bias(graph_module, node, rounded)
     scales = rounded.scales
     with graph.inserting_before(node):
@@ -126,11 +126,3 @@ def _with_room_for_bias(graph_module: fx.GraphModule, node: fx.Node, rounded: Ro
     scales = torch.maximum(rounded.scales, least)
     ratio = (rounded.scales / scales).reshape(-1, *[1] * (rounded.codes.dim() - 1))
     return Rounded((rounded.codes * ratio).round().to(torch.int8), scales, rounded.bias)
-
-
-def _add_to_bias(graph_module: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
-    args = [*node.args, None][: max(3, len(node.args))]
-    before = 0.0 if args[2] is None else constant(graph_module, args[2])
-    with node.graph.inserting_before(node):
-        args[2] = add_constant(graph_module, f"{node.name}_bias", before + shift)
-    node.args = tuple(args)
