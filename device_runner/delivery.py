@@ -9,6 +9,7 @@ written is not done: what cannot be explained must not happen.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from device_runner.spool import Alert, Spool
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
 MAX_WAITING = 64  # decisions between the loop and the disk
 PATIENCE_S = 5.0  # at most, for room among them, where frames can wait
-LAST_S = 2.0  # for alerts that wait at the end; a stop takes five seconds at most
+LAST_S = 2.0  # for what waits at the end; a stop takes five seconds at most
 
 Publish = Callable[[str, bytes, int, float], bool]
 """topic, payload, QoS, seconds -> whether it was sent (QoS 0) or acknowledged (QoS 1) in that time."""
@@ -118,7 +119,7 @@ class Delivery:
         while (item := self._unlocks.get()) is not None:
             record, action = item
             left_s = action.expiry_s - (monotonic_ns() - record.sight.captured_ns) / SECOND
-            if left_s <= 0 or self._closing.is_set():
+            if left_s <= 0 or self._ended.is_set():
                 self.counts.unlocks_late += 1
             elif self._do(make_alert(record, action, self._config.device), action, 0, left_s):
                 self.counts.unlocks_done += 1
@@ -173,8 +174,11 @@ class Delivery:
         self._closing.set()
         self._news.set()
         self._again.set()
-        self._unlocks.put(None)
-        self._threads[-1].join(LAST_S)
+        deadline = monotonic_ns() + int(LAST_S * SECOND)
+        with contextlib.suppress(queue.Full):  # a program that hangs, and an unlock behind it
+            self._unlocks.put(None, timeout=LAST_S)
+        for thread in self._threads[1:]:
+            thread.join(max(0, deadline - monotonic_ns()) / SECOND)
         self._ended.set()
         for thread in self._threads[1:]:
             thread.join(5)

@@ -167,6 +167,15 @@ def test_what_was_decided_last_is_told_before_the_end(tmp_path: Path):
     assert told == [record.id for record in wanted]
 
 
+def test_an_unlock_that_was_decided_last_is_done_before_the_end(tmp_path: Path):
+    """Fresh and recorded, it is done, though the end comes before its thread has looked."""
+    for number in range(40):
+        done = Delivery(config(tmp_path / str(number), Mqtt(host="x")), Audit(tmp_path, 1 << 20), lambda *a: True)
+        done.conclude(fire(number, "open"))
+        done.close()
+        assert done.counts.unlocks_done == 1 and done.counts.unlocks_late == 0
+
+
 def test_the_end_does_not_wait_for_an_action_that_has_failed(tmp_path: Path):
     tries: list[int] = []
 
