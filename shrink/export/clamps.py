@@ -8,11 +8,10 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import fx
 
+from shrink.graph.clamps import CLAMPS, clamp_ends
 from shrink.graph.edit import copied, replace
 
-aten, quantized = torch.ops.aten, torch.ops.quantized_decomposed
-ENDS: dict[Any, tuple[float, float]] = {aten.relu.default: (0.0, float("inf")), aten.hardtanh.default: (-1.0, 1.0)}
-"""Clamp -> its ends, where the node gives none."""
+quantized = torch.ops.quantized_decomposed
 
 
 def without_clamps(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -23,16 +22,14 @@ def without_clamps(graph_module: fx.GraphModule) -> fx.GraphModule:
     """
     result = copied(graph_module)
     for node in list(result.graph.nodes):
-        if node.target in ENDS and _is_carried_out(node):
+        if node.target in CLAMPS and _is_carried_out(node):
             replace(node, node.args[0])
     result.recompile()
     return result
 
 
 def _is_carried_out(node: fx.Node) -> bool:
-    given: list[Any] = [*node.args]
-    source, *ends = given
-    low, high = ends or ENDS[node.target]
+    source, (low, high) = node.args[0], clamp_ends(node)
     readers = list(node.users)
     if getattr(source, "target", None) is not quantized.dequantize_per_tensor.default or len(readers) != 1:
         return False

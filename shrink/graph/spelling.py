@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
 from shrink.graph.edit import call, is_constant, replace
 
@@ -159,8 +160,6 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.tile.default: _repeat,
 }
 """Ops whose arguments change with the name; a function answers None to leave the node."""
-
-CLAMPS = {aten.relu.default, aten.hardtanh.default}
 
 
 def _clamp_before_pool(node: fx.Node) -> None:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import is_constant
 from shrink.prune.cost import Dim, dims, factors, writers
@@ -25,7 +26,6 @@ WRITE, WRITE_DEPTHWISE = 16, 53
 """How long LiteRT takes to write one value, in multiply-accumulates of dense convolutions. Between 10 in float, by 14
 CNNs to a factor of 1.2, and 27 in int8 with dot products, by MobileNetV2; for a depthwise convolution, 32 and 88.
 """
-FUSED = (aten.relu.default, aten.hardtanh.default)  # runtimes compute them with the op before
 
 
 class Budget:
@@ -108,7 +108,7 @@ def _terms(graph_module: fx.GraphModule, cost: Cost) -> Iterator[_Term]:
         return
     yield from (_Term(node.name, term) for node in graph_module.graph.nodes for term in factors(node))
     if cost == "work":
-        written = (node for node in writers(graph_module) if node.target not in FUSED)
+        written = (node for node in writers(graph_module) if node.target not in CLAMPS)
         yield from (_Term(node.name, list(dims(node)), _writing(node)) for node in written)
 
 

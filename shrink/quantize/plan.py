@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shrink.quantize.codes import Affine, affine
-from shrink.quantize.ranges import Range, join
+from shrink.quantize.ranges import Range, join, within_ends
 from shrink.quantize.rounding import Rounded
 from shrink.quantize.scheme import Scheme
 
@@ -52,7 +52,11 @@ def make_plan(
         rounded: weights whose codes were chosen by their effect.
     """
     known = {**ranges, **{name: Range(*ends) for name, ends in scheme.fixed.items()}}
-    common = join({name: known[name] for name in scheme.values}, scheme.tied)
+    held = {name: known[name] for name in scheme.values}
+    # A clamp is dropped where its ends hold all codes behind it; the convolution before one that is not runs in float.
+    kept = within_ends(held, scheme.tied, scheme.spare, scheme.ends)
+    scheme = replace(scheme, tied=scheme.tied + kept, spare=())
+    common = join(held, scheme.tied)
     codes = {name: affine(found) for name, found in common.items()}
     rows = (name for name, source in scheme.dynamic.items() if every_row or ranges[source].noise > MOST_NOISE)
     return Plan(scheme, codes, frozenset(rows), rounded or {})

@@ -161,17 +161,52 @@ class _Watch(Onlooker):
 
 def join(ranges: Mapping[str, Range], tied: Iterable[tuple[str, str]]) -> dict[str, Range]:
     """Give tied values their common range: the runtime moves codes between them unchanged."""
-    leader = {name: name for name in ranges}
+    groups = _Groups(ranges, {})
+    for pair in tied:
+        groups.tie(*pair)
+    return groups.common
 
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
 
-    for a, b in tied:
-        leader[find(a)] = find(b)
-    groups: dict[str, list[Range]] = {}
-    for name, found in ranges.items():
-        groups.setdefault(find(name), []).append(found)
-    common = {key: Range(min(r.low for r in rs), max(r.high for r in rs)) for key, rs in groups.items()}
-    return {name: common[find(name)] for name in ranges}
+def within_ends(
+    ranges: Mapping[str, Range],
+    tied: Iterable[tuple[str, str]],
+    spare: Iterable[tuple[str, str]],
+    ends: Mapping[str, tuple[float, float]],
+) -> tuple[tuple[str, str], ...]:
+    """Those of the spare ties with which no common range reaches beyond the ends of a value that has it.
+
+    Args:
+        ends: what clamps keep some of the values between.
+    """
+    groups, kept = _Groups(ranges, ends), []
+    for pair in tied:
+        groups.tie(*pair)
+    for pair in spare:
+        if groups.may_tie(*pair):
+            groups.tie(*pair)
+            kept.append(pair)
+    return tuple(kept)
+
+
+class _Groups:
+    """Values that share their range."""
+
+    def __init__(self, ranges: Mapping[str, Range], ends: Mapping[str, tuple[float, float]]) -> None:
+        self.common = dict(ranges)
+        self._ends = {name: ends.get(name, (-math.inf, math.inf)) for name in ranges}  # the nearest of a group
+        self._members = {name: [name] for name in ranges}
+
+    def may_tie(self, a: str, b: str) -> bool:
+        both, (low, high) = self._both(a, b)
+        return low <= both.low and both.high <= high
+
+    def tie(self, a: str, b: str) -> None:
+        found, (common, ends) = self._members[a], self._both(a, b)
+        if found is not self._members[b]:
+            found += self._members[b]
+            for name in found:
+                self._members[name], self.common[name], self._ends[name] = found, common, ends
+
+    def _both(self, a: str, b: str) -> tuple[Range, tuple[float, float]]:
+        x, y, (a_low, a_high), (b_low, b_high) = self.common[a], self.common[b], self._ends[a], self._ends[b]
+        return Range(min(x.low, y.low), max(x.high, y.high)), (max(a_low, b_low), min(a_high, b_high))

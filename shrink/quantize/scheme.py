@@ -9,13 +9,14 @@ is slower than float for exactly that reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
+from shrink.graph.clamps import clamp_ends
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
 from shrink.targets import Target
@@ -46,6 +47,8 @@ class Scheme:
             input; their output is float.
         values: nodes whose output is held as 8-bit codes, in graph order.
         tied: pairs of values that must share scale and zero point.
+        spare: further pairs, which save time if they do.
+        ends: values behind a clamp -> its lower and upper end.
         fixed: values whose range is known beforehand.
         slow: ops with weights left in float, for they are slower with run-time ranges.
     """
@@ -56,6 +59,8 @@ class Scheme:
     tied: tuple[tuple[str, str], ...]
     fixed: Mapping[str, tuple[float, float]]
     slow: frozenset[str] = frozenset()
+    spare: tuple[tuple[str, str], ...] = ()
+    ends: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def op_name(node: fx.Node) -> str:
@@ -103,21 +108,25 @@ def plan_scheme(
         ran_dynamic = ran_dynamic - held
     slow = {n for n in ran_dynamic if _is_slow(n, target)}
     values = [n for n in graph.nodes if _held(n, static, target)]
-    tied = [
-        (source.name, n.name)
-        for n in values
-        if n in static and (op_name(n) in target.same or op_name(n) in target.view)
-        for source in operands(n, target)
-        if source in values
-    ]
+    spare = _pairs(values, static, target.shared, target)
     return Scheme(
         frozenset(n.name for n in static),
         {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic - slow},
         tuple(n.name for n in values),
-        tuple(tied),
+        _pairs(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
+        spare,
+        {n.name: clamp_ends(n) for n in values if spare and n in static and op_name(n) in target.clamp},
     )
+
+
+def _pairs(
+    values: Sequence[fx.Node], static: Collection[fx.Node], ops: Collection[str], target: Target
+) -> tuple[tuple[str, str], ...]:
+    """Inputs and outputs of the ops that move codes."""
+    moved = [n for n in values if n in static and op_name(n) in ops]
+    return tuple((source.name, n.name) for n in moved for source in operands(n, target) if source in values)
 
 
 def run_time_scheme(graph: fx.Graph, target: Target) -> Scheme:

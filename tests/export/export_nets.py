@@ -186,9 +186,25 @@ class Shuffled(nn.Module):
         return self.head(F.relu(self.last(x)).mean((2, 3)))
 
 
+class Dense(nn.Module):
+    """Clamped channels are kept beside others of either sign, as in a DenseNet, with an average pool behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grow, self.bound = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(16, 8, 1)
+        self.last, self.head = nn.Conv2d(24, 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.stem(x)), 3, 1, 1)
+        x = torch.cat([x, self.grow(x)], 1)
+        x = torch.cat([x, F.relu6(self.bound(x))], 1)
+        return self.head(F.relu(self.last(F.avg_pool2d(x, 2))).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
+    "dense": Dense,
     "vit": Vit,
     "classic": Classic,
     "misread": Misread,

@@ -25,6 +25,8 @@ QUANTIZED = {
     ("products", "tflite-int8", None): 0.02,
     ("rejoined", "tflite-int8", None): 0.02,
     ("rejoined", "onnx-int8", None): 0.02,
+    ("dense", "tflite-int8", None): 0.02,
+    ("dense", "onnx-int8", None): 0.02,
     ("shuffled", "tflite-int8", None): 0.02,
     ("shuffled", "onnx-int8", None): 0.02,
 }
@@ -117,3 +119,12 @@ def test_between_the_image_and_the_head_codes_change_no_scale_to_be_shuffled(mad
     ops = [record.op for record in inspect_bytes(item.file, item.target.format).records]
     conversions = [op for op in ops if op.lower() in ("quantize", "dequantize", "quantizelinear", "dequantizelinear")]
     assert len(conversions) <= 2 and any("concat" in op.lower() for op in ops)
+
+
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_clamped_channels_beside_others_cost_no_convolution_its_integers(made: Printer, target: str) -> None:
+    """ONNX Runtime fuses a ReLU into a convolution of codes only where the codes behind it begin at 0."""
+    records = inspect_bytes(made("dense", target).file, made("dense", target).target.format).records
+    layers = [record for record in records if record.macs]
+    assert len(layers) >= 5 and {record.compute for record in layers[:-1]} == {"int8"}  # not the head
+    assert not any("pool" in record.op.lower() and record.compute != "int8" for record in records)

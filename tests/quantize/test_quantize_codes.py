@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from quantize_graphs import rounded
 
 from shrink.quantize.codes import SMALLEST_SCALE, WEIGHT_LIMIT, affine, weight_scales
-from shrink.quantize.ranges import Range, join
+from shrink.quantize.ranges import Range, join, within_ends
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 ranges = st.tuples(numbers, numbers).map(lambda ends: Range(min(ends), max(ends)))
@@ -87,3 +89,21 @@ def test_tied_values_share_the_range_of_their_closure(found: dict[str, Range], p
         for name in group:
             assert joined[name].low == min(found[n].low for n in group)
             assert joined[name].high == max(found[n].high for n in group)
+
+
+def test_a_spare_tie_goes_only_where_a_clamp_would_lose_by_it() -> None:
+    found = {"relu": Range(0, 4), "pool": Range(0, 4), "conv": Range(-3, 9), "cat": Range(-3, 9), "six": Range(0, 6)}
+    ends = {"relu": (0.0, math.inf), "six": (0.0, 6.0)}
+    tied, spare = [("relu", "pool")], [("pool", "cat"), ("conv", "cat"), ("six", "pool"), ("six", "cat")]
+    assert within_ends(found, tied, spare, ends) == (("conv", "cat"), ("six", "pool"))
+    assert within_ends(found, tied, spare, {}) == tuple(spare)
+
+
+@given(st.dictionaries(names, ranges, min_size=1), st.lists(st.tuples(names, names)), st.sets(names))
+def test_no_range_reaches_beyond_the_ends_of_what_has_it(
+    found: dict[str, Range], pairs: list[tuple[str, str]], clamped: set[str]
+) -> None:
+    ends = {name: (found[name].low, found[name].high) for name in clamped & found.keys()}
+    spare = [(a, b) for a, b in pairs if a in found and b in found]
+    joined = join(found, within_ends(found, [], spare, ends))
+    assert all(low <= joined[name].low and joined[name].high <= high for name, (low, high) in ends.items())

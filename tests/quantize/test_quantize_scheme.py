@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from quantize_graphs import ONNX, SHAPE, TFLITE, TOKENS, Block, Residual, graph_of, scheme_of
+from quantize_graphs import ONNX, SHAPE, TFLITE, TOKENS, Block, Residual, graph_of, images, scheme_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrink.graph.edit import KEEP_FLOAT
 from shrink.quantize import schemes
+from shrink.quantize.plan import make_plan
+from shrink.quantize.ranges import observe
 from shrink.quantize.scheme import Scheme, observable, plan_scheme
 from shrink.targets import Target
 
@@ -214,6 +216,18 @@ def test_ops_that_move_codes_are_tied_to_their_input() -> None:
     assert set(found.tied) == {
         ("conv2d", "max_pool2d"), ("max_pool2d", "cat"), ("conv2d_1", "cat"), ("cat", "transpose")
     }  # fmt: skip
+
+
+def test_onnx_runtime_can_do_without_the_ties_of_a_concatenation() -> None:
+    first, side, last = conv(), conv(), conv(8, groups=4)
+    graph_module = graph_of(lambda x: last(torch.cat([F.max_pool2d(F.relu(first(x)), 3, 1, 1), side(x)], 1)))
+    found = scheme_of(graph_module, ONNX)
+    assert found.tied == (("relu", "max_pool2d"),)
+    assert found.spare == (("max_pool2d", "cat"), ("conv2d_1", "cat"))
+    assert found.ends == {"relu": (0.0, float("inf"))}
+    plan = make_plan(found, observe(graph_module, found.values, images(4)), every_row=False)
+    assert plan.scheme.tied == (("relu", "max_pool2d"), ("conv2d_1", "cat")) and not plan.scheme.spare
+    assert plan.codes["relu"].zero_point == -128 != plan.codes["cat"].zero_point
 
 
 def test_a_mean_or_a_sum_has_codes_of_its_own() -> None:
