@@ -20,6 +20,7 @@ from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, laye
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
 from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
+from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
@@ -88,7 +89,7 @@ def _settle(graph_module: fx.GraphModule) -> None:
 
 
 FIRST: dict[str, Whole] = {"branches": merge_branches, "multiples": split_multiples}
-LAST: dict[str, Whole] = {"scales": fold_scales, "norms": fold_norms}
+LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms}
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
 RULES: dict[str, dict[object, Rewrite]] = {
@@ -123,6 +124,7 @@ DESCRIPTIONS = {
     "short_cats": "concatenations of many parts written as ones of few",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "multiples": "depthwise convolutions that widen their input written as several side by side",
+    "masks": "masks before a softmax deepened, so that it leaves zeros",
     "scales": "products with a constant per channel moved into the weights before them",
     "norms": "scales and shifts of norms moved into the weights after them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
