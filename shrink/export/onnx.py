@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -16,9 +17,10 @@ from shrink.export.half import check_half
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
 from shrink.export.onnx_half import halve_onnx, halve_onnx_tables
 from shrink.export.onnx_ports import take_pixels
-from shrink.graph.edit import DYNAMIC, add_constant, constant, copied
+from shrink.graph.edit import DYNAMIC, add_constant, constant, copied, replace
 from shrink.graph.shapes import input_shape
 
+aten = torch.ops.aten
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 
@@ -45,7 +47,7 @@ def to_onnx(
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             try:
-                program = _convert(with_integer_linears(graph_module), (example,))
+                program = _convert(_with_global_pools(with_integer_linears(graph_module)), (example,))
             except Exception as error:  # the exporter raises many unrelated types; this is the border
                 fix = "replace that op in the model by one the format has, or export to TFLite"
                 raise lowering_error(graph_module, _convert, "ONNX", fix, error) from error
@@ -96,8 +98,30 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     return result
 
 
+def _with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Spell means over all places as pools, in place: those ONNX Runtime computes on codes."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is aten.mean.dim and _is_global_pool(*node.args):
+            with graph_module.graph.inserting_before(node):
+                replace(node, graph_module.graph.call_function(global_pool, (node.args[0],)))
+    graph_module.recompile()
+    return graph_module
+
+
+def _is_global_pool(x: fx.Node, axes: Sequence[int], keepdim: bool = False) -> bool:
+    rank = len(x.meta["shape"])
+    return keepdim and rank == 4 and sorted(axis % rank for axis in axes) == [2, 3]
+
+
+def global_pool(x: torch.Tensor) -> torch.Tensor:
+    """GlobalAveragePool of (N, C, H, W), (N, C, 1, 1)."""
+    shape = (*x.shape[:2], 1, 1)
+    pooled: torch.Tensor = torch.onnx.ops.symbolic("GlobalAveragePool", (x,), dtype=x.dtype, shape=shape, version=OPSET)
+    return pooled
+
+
 def _is_integer_linear(node: fx.Node) -> bool:
-    weight = node.args[1] if node.target is torch.ops.aten.linear.default else None
+    weight = node.args[1] if node.target is aten.linear.default else None
     return isinstance(weight, fx.Node) and "dequantize_per_channel" in str(weight.target)
 
 

@@ -201,10 +201,25 @@ class Dense(nn.Module):
         return self.head(F.relu(self.last(F.avg_pool2d(x, 2))).mean((2, 3)))
 
 
+class Gated(nn.Module):
+    """Channels times what their own means make of them: squeeze-and-excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = x * torch.sigmoid(self.gate(x.mean((-1, -2), keepdim=True)))
+        return self.head(F.relu(self.last(x)).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
     "dense": Dense,
+    "gated": Gated,
     "vit": Vit,
     "classic": Classic,
     "misread": Misread,

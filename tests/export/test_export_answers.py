@@ -27,10 +27,12 @@ QUANTIZED = {
     ("rejoined", "onnx-int8", None): 0.02,
     ("dense", "tflite-int8", None): 0.02,
     ("dense", "onnx-int8", None): 0.02,
+    ("gated", "tflite-int8", None): 0.02,
+    ("gated", "onnx-int8", None): 0.02,
     ("shuffled", "tflite-int8", None): 0.02,
     ("shuffled", "onnx-int8", None): 0.02,
 }
-FLOAT = [(net, form) for net in ("cnn", "vit", "misread", "products") for form in ("tflite-fp32", "onnx-fp32")]
+FLOAT = [(net, form) for net in ("cnn", "vit", "misread", "products", "gated") for form in ("tflite-fp32", "onnx-fp32")]
 
 
 @pytest.mark.parametrize(("net", "target"), FLOAT)
