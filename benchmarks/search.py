@@ -71,7 +71,7 @@ def command(out: Path, *options: str) -> list[str]:
 def measure_demo(fashion: Path, images: int, trials: int, scratch: Path) -> Measured:
     """One worker, to the exported winner."""
     out, data = scratch / "out", some(fashion_mnist(fashion), images, JUDGED, scratch / "data.npz")
-    words = command(out, "--target", "tflite-int8", "--trials", str(trials), "--epochs", "6", "--prune", "4x")
+    words = command(out, "--target", "tflite-int8", "--trials", str(trials), "--epochs", "7", "--prune", "4x")
     words += ["--data", str(data), "--calibrate", "1024"]
     before = _cpu_seconds()
     ended = child.run(words, cwd=ROOT, scratch=scratch, limit_seconds=LIMIT_SECONDS)
