@@ -108,9 +108,9 @@ def _with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
     return graph_module
 
 
-def _is_global_pool(x: fx.Node, axes: Sequence[int], keepdim: bool = False) -> bool:
+def _is_global_pool(x: fx.Node, axes: Sequence[int] | None, keepdim: bool = False) -> bool:
     rank = len(x.meta["shape"])
-    return keepdim and rank == 4 and sorted(axis % rank for axis in axes) == [2, 3]
+    return keepdim and rank == 4 and axes is not None and sorted(axis % rank for axis in axes) == [2, 3]
 
 
 def global_pool(x: torch.Tensor) -> torch.Tensor:

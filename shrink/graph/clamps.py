@@ -17,5 +17,6 @@ CLAMPS: Mapping[Any, tuple[float, float]] = {aten.relu.default: (0.0, math.inf),
 
 def clamp_ends(node: fx.Node) -> tuple[float, float]:
     """Between which numbers a clamp keeps its values."""
-    low, high = node.args[1:] or CLAMPS[node.target]
-    return low, high  # type: ignore[return-value]
+    given: tuple[Any, ...] = node.args[1:]
+    low, high = given + CLAMPS[node.target][len(given) :]
+    return low, high

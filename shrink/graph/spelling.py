@@ -118,6 +118,11 @@ def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node 
     return call(node, aten.add.Tensor, call(node, aten.mul.Tensor, x, -1), y) if alpha == 1 else None
 
 
+def _mean(node: fx.Node, x: fx.Node, axes: Any, keepdim: bool = False, *, dtype: Any = None) -> fx.Node | None:
+    """Over all axes, which are named: of none torch 2.13 writes an ONNX file that no runtime takes."""
+    return call(node, aten.mean.dim, x, [*range(len(_shape(x)))], keepdim) if axes is None and dtype is None else None
+
+
 def _expand(node: fx.Node, x: fx.Node, size: Any, implicit: bool = False) -> fx.Node | None:
     """Nothing, where every reader stretches the value itself; litert-torch 0.10 forgets to turn the axes of `size`."""
     return x if node.users and all(_stretches(user, node, x) for user in node.users) else None
@@ -155,6 +160,7 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.addcmul.default: _addcmul,
     aten.rsub.Scalar: _reversed_sub,
     aten.rsub.Tensor: _reversed_sub,
+    aten.mean.dim: _mean,
     aten.expand.default: _expand,
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,

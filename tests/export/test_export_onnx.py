@@ -62,6 +62,30 @@ def test_the_means_of_a_gate_are_taken_of_codes(made: Printer, tmp_path: Path) -
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)  # of the image, and before the head
 
 
+@pytest.mark.parametrize(
+    ("mean", "pools"),
+    [
+        (lambda x: x.mean((2, 3), keepdim=True), 1),
+        (lambda x: x.mean((-1, -2), keepdim=True), 1),
+        (lambda x: x.mean((2, 3)), 0),
+        (lambda x: x.mean((1, 2), keepdim=True), 0),
+        (lambda x: x.mean(None, keepdim=True), 0),
+        (lambda x: x.flatten(2).mean(2, keepdim=True), 0),
+    ],
+)
+def test_a_mean_over_all_places_is_a_pool(mean: Callable[[Tensor], Tensor], pools: int) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return mean(x).flatten(1)
+
+    file = to_onnx(capture(Net().eval(), SHAPE))
+    assert [node.op_type for node in onnx.load_from_string(file).graph.node].count("GlobalAveragePool") == pools
+    image = images(1, seed=2)[0]
+    np.testing.assert_allclose(
+        open_engine(file, "onnx").run(image.numpy()), mean(image).flatten(1), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_a_range_for_each_row_is_what_was_simulated() -> None:
     """Rows of skewed values, such as behind a GELU, one of them far larger than the others."""
     net = nn.Sequential(nn.GELU(), nn.Linear(24, 7)).eval()
