@@ -17,7 +17,7 @@ from shrink.export.half import check_half
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
 from shrink.export.onnx_half import halve_onnx, halve_onnx_tables
 from shrink.export.onnx_ports import take_pixels
-from shrink.graph.edit import DYNAMIC, add_constant, constant, copied, replace
+from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
 from shrink.graph.shapes import input_shape
 
 aten = torch.ops.aten
@@ -102,8 +102,7 @@ def _with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Spell means over all places as pools, in place: those ONNX Runtime computes on codes."""
     for node in list(graph_module.graph.nodes):
         if node.target is aten.mean.dim and _is_global_pool(*node.args):
-            with graph_module.graph.inserting_before(node):
-                replace(node, graph_module.graph.call_function(global_pool, (node.args[0],)))
+            replace(node, call(node, global_pool, node.args[0]))
     graph_module.recompile()
     return graph_module
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from shrink.graph.clamps import CLAMPS, clamp_ends
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call
 from shrink.graph.lower_convolutions import MOST_TAPS
@@ -39,9 +40,7 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _is_nonnegative(node: fx.Node) -> bool:
-    if node.target is aten.hardtanh.default:
-        return bool(node.args[1] >= 0)  # type: ignore[operator]
-    return node.target in (aten.relu.default, aten.sigmoid.default)
+    return node.target is aten.sigmoid.default or (node.target in CLAMPS and clamp_ends(node)[0] >= 0)
 
 
 def average_pool(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -108,12 +108,12 @@ def plan_scheme(
         ran_dynamic = ran_dynamic - held
     slow = {n for n in ran_dynamic if _is_slow(n, target)}
     values = [n for n in graph.nodes if _held(n, static, target)]
-    spare = _pairs(values, static, target.shared, target)
+    spare = moved(values, static, target.shared, target)
     return Scheme(
         frozenset(n.name for n in static),
         {n.name: n.args[0].name for n in graph.nodes if n in ran_dynamic - slow},
         tuple(n.name for n in values),
-        _pairs(values, static, (*target.same, *target.view), target),
+        moved(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
         spare,
@@ -121,12 +121,12 @@ def plan_scheme(
     )
 
 
-def _pairs(
+def moved(
     values: Sequence[fx.Node], static: Collection[fx.Node], ops: Collection[str], target: Target
 ) -> tuple[tuple[str, str], ...]:
-    """Inputs and outputs of the ops that move codes."""
-    moved = [n for n in values if n in static and op_name(n) in ops]
-    return tuple((source.name, n.name) for n in moved for source in operands(n, target) if source in values)
+    """Pairs of an input and the output, both held as codes, of the ops so named: those that move codes."""
+    movers = [n for n in values if n in static and op_name(n) in ops]
+    return tuple((source.name, n.name) for n in movers for source in operands(n, target) if source in values)
 
 
 def run_time_scheme(graph: fx.Graph, target: Target) -> Scheme:

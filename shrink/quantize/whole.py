@@ -9,7 +9,7 @@ from torch import fx
 
 from shrink.errors import LoweringError
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
-from shrink.quantize.scheme import Scheme, is_fused, op_name, operands
+from shrink.quantize.scheme import Scheme, is_fused, moved, op_name, operands
 from shrink.targets import Target
 
 GIVEN: Mapping[str, tuple[float, float]] = {
@@ -37,16 +37,10 @@ def whole_scheme(graph: fx.Graph, target: Target) -> Scheme:
             )
     values = [node for node in graph.nodes if _is_held(node, static, target)]
     keeping = {*target.same, *target.view}
-    tied = [
-        (source.name, node.name)
-        for node in values
-        if node in static and op_name(node) in keeping
-        for source in operands(node, target)
-        if source in values
-    ]
+    tied = moved(values, static, keeping, target)
     fixed = {node.name: node.meta[FIXED_RANGE] for node in values if FIXED_RANGE in node.meta}
     fixed |= dict(_given(values, keeping))
-    return Scheme(frozenset(node.name for node in static), {}, tuple(node.name for node in values), tuple(tied), fixed)
+    return Scheme(frozenset(node.name for node in static), {}, tuple(node.name for node in values), tied, fixed)
 
 
 def _computes(node: fx.Node) -> bool:
