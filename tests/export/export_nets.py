@@ -202,16 +202,17 @@ class Dense(nn.Module):
 
 
 class Gated(nn.Module):
-    """Channels times what their own means make of them: squeeze-and-excitation."""
+    """Channels times what their own means make of them, as in squeeze-and-excitation, and places as in GhostNetV2."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.gate, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3)
-        self.head = nn.Linear(8, CLASSES)
+        self.coarse, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
         x = x * torch.sigmoid(self.gate(x.mean((-1, -2), keepdim=True)))
+        x = x * F.interpolate(torch.sigmoid(self.coarse(F.avg_pool2d(x, 2))), size=x.shape[2:], mode="nearest")
         return self.head(F.relu(self.last(x)).mean((2, 3)))
 
 
