@@ -13,8 +13,8 @@ import torch
 from torch import fx
 
 from shrink.export.culprit import lowering_error
-from shrink.export.narrow import check_half
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
+from shrink.export.narrow import check_half
 from shrink.export.onnx_narrow import halve_onnx, narrow_onnx_tables
 from shrink.export.onnx_ports import take_pixels
 from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace

@@ -16,10 +16,10 @@ from shrink.export.clamps import without_clamps
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.export.float_ops import in_float
-from shrink.export.narrow import check_half
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.names import Codes
+from shrink.export.narrow import check_half
 from shrink.export.ports import only_codes, take_pixels
 from shrink.export.products import join_products
 from shrink.export.tflite_narrow import halve_tflite, narrow_tables
