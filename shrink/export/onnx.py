@@ -13,9 +13,9 @@ import torch
 from torch import fx
 
 from shrink.export.culprit import lowering_error
-from shrink.export.half import check_half
 from shrink.export.names import INPUT_NAME, OUTPUT_NAME, Codes
-from shrink.export.onnx_half import halve_onnx, halve_onnx_tables
+from shrink.export.narrow import check_half
+from shrink.export.onnx_narrow import halve_onnx, narrow_onnx_tables
 from shrink.export.onnx_ports import take_pixels
 from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
 from shrink.graph.shapes import input_shape
@@ -31,7 +31,7 @@ def to_onnx(
 
     Args:
         graph_module: of one image, in the layout that the file is to take.
-        quantized: whether the graph has quantize and dequantize nodes; its large float tables are held in 16 bits.
+        quantized: whether the graph has quantize and dequantize nodes; its float tables are held in 8 or 16 bits.
         pixels: dtype of a file that takes grey levels, as the graph must; None: the file takes floats.
         half: whether the weights are held in 16 bits.
 
@@ -62,7 +62,7 @@ def to_onnx(
     if half:
         halve_onnx(model)
     elif quantized:
-        halve_onnx_tables(model)
+        narrow_onnx_tables(model)
     return bytes(model.SerializeToString())
 
 

@@ -16,13 +16,13 @@ from shrink.export.clamps import without_clamps
 from shrink.export.culprit import lowering_error
 from shrink.export.flatbuffer import compact
 from shrink.export.float_ops import in_float
-from shrink.export.half import check_half
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.names import Codes
+from shrink.export.narrow import check_half
 from shrink.export.ports import only_codes, take_pixels
 from shrink.export.products import join_products
-from shrink.export.tflite_half import halve_tables, halve_tflite
+from shrink.export.tflite_narrow import halve_tflite, narrow_tables
 from shrink.graph.shapes import input_shape
 
 
@@ -77,8 +77,9 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
             fix = "replace that op in the model by one the format has, or export to ONNX"
             raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
     mixed = quantized and form.wide is None and not form.only_codes
+    narrow = quantized and form.wide is None
     rewrites = (
-        (quantized, read_codes), (quantized, halve_tables), (True, join_products), (mixed, in_float),
+        (quantized, read_codes), (narrow, narrow_tables), (True, join_products), (mixed, in_float),
         (form.half, halve_tflite),
     )  # fmt: skip
     for wanted, rewrite in rewrites:

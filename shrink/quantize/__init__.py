@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx
 
+from shrink.graph.tables import on_grid
 from shrink.quantize import ranges as _ranges
 from shrink.quantize.apply import apply
 from shrink.quantize.equalize import channel_axes
@@ -88,7 +89,8 @@ class Chosen:
     @property
     def changes(self) -> tuple[str, ...]:
         """What is quantized, in words."""
-        return _changes(self.plan)
+        tables = self.state.tables
+        return (*_changes(self.plan), *[f"tables in 8 bits: {tables}, computed in float"] * bool(tables))
 
     def learner(self) -> Learner:
         """The same, to be trained."""
@@ -205,17 +207,25 @@ def choose(
         workers: images run side by side.
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
-    starts = {
-        f"{border} ranges{' next to float ops' * bool(target.borders)}": State(
-            graph_module, observed.ranges, scheme, border
-        )
-        for border, scheme in schemes(graph_module.graph, target).items()
-    }
+    starts = dict(_starts(graph_module, observed, target))
     if like is not None and not _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme):
         like = None
     kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
     best, rungs = climb(starts, EFFORTS[effort], tools, like=kept)
     return Chosen(best, tools, tuple(rungs))
+
+
+def _starts(graph_module: fx.GraphModule, observed: Observed, target: Target) -> Iterator[tuple[str, State]]:
+    """The ways to begin, the fastest first, and it again with float tables as they are, which take more bytes."""
+    larger: list[tuple[str, State]] = []
+    for border, scheme in schemes(graph_module.graph, target).items():
+        name = f"{border} ranges{' next to float ops' * bool(target.borders)}"
+        start = State(graph_module, observed.ranges, scheme, border)
+        graph, tables = on_grid(graph_module, scheme.values) if target.ranges == "mixed" else (graph_module, 0)
+        if tables and not larger:
+            larger.append((f"{name}, tables in float", start))
+        yield name, replace(start, graph=graph, tables=tables) if tables else start
+    yield from larger
 
 
 def _rounds_alike(a: Scheme, b: Scheme) -> bool:

@@ -31,6 +31,7 @@ class State:
         scheme: what is quantized.
         border, floats: what `plan_scheme` made it of.
         rounded: weights whose codes were chosen by their effect.
+        tables: constants in float whose numbers 8 bits hold.
     """
 
     graph: fx.GraphModule
@@ -39,6 +40,7 @@ class State:
     border: str
     floats: frozenset[str] = frozenset()
     rounded: Mapping[str, Rounded] = field(default_factory=dict)
+    tables: int = 0
 
     def plan(self, target: Target) -> Plan:
         """The numbers."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from quantize_graphs import ONNX, SHAPE, TOKENS, graph_of, images
-from torch import nn
+from torch import Tensor, nn
 
 from shrink import quantize
 from shrink.quantize.ladder import NEARLY, climb
@@ -99,3 +99,26 @@ def test_a_file_with_ranges_of_the_run_time_goes_its_own_way() -> None:
     alone = chosen(net, TOKENS)
     assert alone.state.scheme.dynamic and sum(rung.kept for rung in alone.rungs) > 1
     assert chosen(net, TOKENS, like=replace(alone, rungs=alone.rungs[:1])).rungs == alone.rungs
+
+
+class Positions(nn.Module):
+    """Tokens with positions between two linears."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.table = nn.Parameter(torch.randn(1, 64, 8))
+        self.table.data[..., 0] = largest
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.nn.functional.gelu(self.first(x) + self.table))
+
+
+@pytest.mark.parametrize(("largest", "tables"), [(1.0, 1), (-3000.0, 0)])
+def test_a_table_takes_8_bits_unless_it_is_clearly_closer_in_float(largest: float, tables: int) -> None:
+    torch.manual_seed(0)
+    found = chosen(Positions(largest), (1, 64, 8))
+    kept = {rung.what: rung.kept for rung in found.rungs}
+    start = "dynamic ranges next to float ops"
+    assert (kept[start], kept[f"{start}, tables in float"]) == (tables == 1, tables == 0)
+    assert found.state.tables == tables and any("8 bits: 1" in line for line in found.changes) == bool(tables)

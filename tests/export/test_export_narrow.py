@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from export_nets import SHAPE, Printed, images, scores
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from device_runner.engines import open_engine
 from shrink.errors import LoweringError
-from shrink.export.half import LEAST, check_half
+from shrink.export.narrow import check_half
 from shrink.export.onnx import to_onnx
 from shrink.export.tflite import to_tflite
-from shrink.export.tflite_half import halve_tables
+from shrink.export.tflite_narrow import narrow_tables
 from shrink.graph.capture import capture
+from shrink.graph.tables import LEAST, on_grid
 from shrink.inspect.truth import inspect_bytes
 
 Printer = Callable[..., Printed]
@@ -84,22 +85,25 @@ class Tables(nn.Module):
         return self.mix(x + self.table).mean((2, 3))
 
 
-def onnx_with_tables(net: nn.Module, halved: bool) -> bytes:
-    return to_onnx(capture(net.eval(), (1, 3, 40, 40)), quantized=halved)
+def onnx_with_tables(graph: fx.GraphModule, narrowed: bool) -> bytes:
+    return to_onnx(graph, quantized=narrowed)
 
 
-def tflite_with_tables(net: nn.Module, halved: bool) -> bytes:
-    file = to_tflite(capture(net.eval(), (1, 3, 40, 40)), quantized=False)
-    return halve_tables(file) if halved else file
+def tflite_with_tables(graph: fx.GraphModule, narrowed: bool) -> bytes:
+    file = to_tflite(graph, quantized=False)
+    return narrow_tables(file) if narrowed else file
 
 
-@pytest.mark.parametrize(("form", "printed"), [("tflite", tflite_with_tables), ("onnx", onnx_with_tables)])
+FORMS = [("tflite", tflite_with_tables), ("onnx", onnx_with_tables)]
+
+
+@pytest.mark.parametrize(("form", "printed"), FORMS)
 @pytest.mark.parametrize(("largest", "kept"), [(1.0, False), (1e5, True)])
 def test_a_table_is_held_in_16_bits_where_it_fits_and_weights_are_not(
-    form: str, printed: Callable[[nn.Module, bool], bytes], largest: float, kept: bool
+    form: str, printed: Callable[[fx.GraphModule, bool], bytes], largest: float, kept: bool
 ) -> None:
-    net = Tables(largest)
-    file, made = (printed(net, halved) for halved in (False, True))
+    graph = capture(Tables(largest).eval(), (1, 3, 40, 40))
+    file, made = (printed(graph, narrowed) for narrowed in (False, True))
     assert (made == file) == kept
     if not kept:
         assert 3 * 40 * 40 * 2 - 500 < len(file) - len(made) <= 3 * 40 * 40 * 2
@@ -109,3 +113,34 @@ def test_a_table_is_held_in_16_bits_where_it_fits_and_weights_are_not(
         found = inspect_bytes(made, form)
         assert {record.compute for record in found.records if record.macs} == {"float32"}
         assert form == "onnx" or (found.truth.delegate_partitions, found.truth.undelegated_ops) == (1, ())
+
+
+@pytest.mark.parametrize(("form", "printed"), FORMS)
+def test_a_table_on_a_grid_is_held_in_8_bits_and_nothing_changes(
+    form: str, printed: Callable[[fx.GraphModule, bool], bytes]
+) -> None:
+    graph, count = on_grid(capture(Tables(1.0).eval(), (1, 3, 40, 40)), ())
+    file, made = (printed(graph, narrowed) for narrowed in (False, True))
+    assert count == 1 and 3 * 40 * 40 * 3 - 600 < len(file) - len(made) <= 3 * 40 * 40 * 3
+    x = np.random.default_rng(0).random((1, 3, 40, 40), np.float32)
+    np.testing.assert_array_equal(open_engine(made, form).run(x), open_engine(file, form).run(x))
+    found = inspect_bytes(made, form)
+    assert {record.compute for record in found.records if record.macs} == {"float32"}
+    assert form == "onnx" or (found.truth.delegate_partitions, found.truth.undelegated_ops) == (1, ())
+
+
+def test_a_table_that_two_shapes_share_is_right_in_both() -> None:
+    """Codes of steps per row are others than those of steps per column."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randint(-127, 128, (16, 16)) * 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + self.table + self.table.reshape(1, 1, 1, 256).mean()) * self.table.reshape(1, 16, 16)
+
+    file = to_tflite(capture(Twice().eval(), (1, 3, 16, 16)), quantized=False)
+    x = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    wanted = open_engine(file, "tflite").run(x)
+    np.testing.assert_array_equal(open_engine(narrow_tables(file), "tflite").run(x), wanted)

@@ -1,7 +1,7 @@
-"""What may be held in 16 bits; what is computed from it stays 32-bit float.
+"""What may be held in fewer bits; what is computed from it stays 32-bit float.
 
 Each large constant becomes a 16-bit one and an op that widens it. Both runtimes do that once, when they
-load the file. Files of 16-bit floats hold all large constants so; 8-bit files the float tables that are left.
+load the file. Files of 16-bit floats hold all large constants so; 8-bit files the float tables that codes do not hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ LARGEST = float(torch.finfo(torch.float16).max)
 TABLE = 4096
 """Numbers in a constant that is added, multiplied or concatenated above which an 8-bit file holds it in 16 bits:
 position biases and masks, as many bytes as the weights of some transformers."""
-LEAST = 256  # numbers in a constant below which the op that widens it takes more bytes than it saves
 
 
 def is_table(numbers: NDArray[np.float32]) -> bool:
