@@ -60,10 +60,8 @@ def on_grid(graph_module: fx.GraphModule, but: Collection[str]) -> tuple[fx.Grap
             continue
         held = constant(result, node).detach()
         if held.dtype is torch.float32 and held.numel() >= LEAST and _fits(held.numpy()):
-            first = next(axis for axis, size in enumerate(held.shape) if size > 1)
             with result.graph.inserting_before(node):
-                moved = torch.from_numpy(_nearest(held.numpy(), first).numbers)
-                new = add_constant(result, f"{node.name}_table", moved)
+                new = add_constant(result, f"{node.name}_table", torch.from_numpy(_closest(held.numpy())))
             node.replace_all_uses_with(new)
             count += 1
     result.graph.eliminate_dead_code()
@@ -82,6 +80,12 @@ def grid(numbers: NDArray[np.float32]) -> Grid | None:
 def _fits(numbers: NDArray[np.float32]) -> bool:
     """Whether codes can stand for such numbers; for one that is infinite, or might become so, none do."""
     return bool(np.abs(numbers).max() <= MOST)
+
+
+def _closest(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The numbers at steps along the axis that changes them least: positions differ most from channel to channel."""
+    every = [_nearest(numbers, axis).numbers for axis, size in enumerate(numbers.shape) if size > 1]
+    return min(every, key=lambda moved: float(np.square(moved - numbers, dtype=np.float64).sum()))
 
 
 def _nearest(numbers: NDArray[np.float32], axis: int) -> Grid:

@@ -207,25 +207,28 @@ def choose(
         workers: images run side by side.
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
-    starts = dict(_starts(graph_module, observed, target))
+    starts, larger = _starts(graph_module, observed, target)
     if like is not None and not _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme):
         like = None
     kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
-    best, rungs = climb(starts, EFFORTS[effort], tools, like=kept)
+    best, rungs = climb({**starts, **larger}, EFFORTS[effort], tools, like=kept, larger=larger)
     return Chosen(best, tools, tuple(rungs))
 
 
-def _starts(graph_module: fx.GraphModule, observed: Observed, target: Target) -> Iterator[tuple[str, State]]:
-    """The ways to begin, the fastest first, and it again with float tables as they are, which take more bytes."""
-    larger: list[tuple[str, State]] = []
+def _starts(
+    graph_module: fx.GraphModule, observed: Observed, target: Target
+) -> tuple[dict[str, State], dict[str, State]]:
+    """The ways to begin, the fastest first; and it with float tables as they are, which takes more bytes."""
+    starts: dict[str, State] = {}
+    larger: dict[str, State] = {}
     for border, scheme in schemes(graph_module.graph, target).items():
         name = f"{border} ranges{' next to float ops' * bool(target.borders)}"
         start = State(graph_module, observed.ranges, scheme, border)
         graph, tables = on_grid(graph_module, scheme.values) if target.ranges == "mixed" else (graph_module, 0)
         if tables and not larger:
-            larger.append((f"{name}, tables in float", start))
-        yield name, replace(start, graph=graph, tables=tables) if tables else start
-    yield from larger
+            larger[f"{name}, tables in float"] = start
+        starts[name] = replace(start, graph=graph, tables=tables) if tables else start
+    return starts, larger
 
 
 def _rounds_alike(a: Scheme, b: Scheme) -> bool:

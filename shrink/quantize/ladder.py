@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from shrink.quantize.rungs import Proposals
 from shrink.quantize.state import State, Tools
 
-CLEARLY = 0.8  # a slower or larger way must bring the error below this share of the fastest one's
+CLEARLY = 0.8  # a slower way must bring the error below this share of the fastest one's
+NOTED = 0.97  # and one of the same speed that takes more bytes below this
 NEARLY = 1.1  # errors to this factor are equal: from processor to processor that of the demo CNN changed by 7 %
 
 
@@ -40,21 +41,24 @@ def climb(
     tools: Tools,
     *,
     like: Collection[str] | None = None,
+    larger: Collection[str] = (),
 ) -> tuple[State, list[Rung]]:
     """The best state, and every rung that was tried, in order.
 
     Args:
-        starts: the ways to begin, fastest first: a slower or larger one must be clearly closer.
+        starts: the ways to begin, fastest first: a slower one must be clearly closer.
         rungs: makers of proposals, each from the best state so far.
         like: what another file of the model kept: it is kept here, too, and nothing else, unless that is clearly
             farther from float.
+        larger: starts that are as fast as the first, and only take more bytes.
     """
     errors = {name: tools.error(state) for name, state in starts.items()}
     fastest = next(iter(errors))
-    best = min(errors, key=lambda name: errors[name] * (CLEARLY if name == fastest else 1.0))
+    shares = {name: NOTED if name in larger else CLEARLY for name in errors} | {fastest: 1.0}
+    best = min(errors, key=lambda name: errors[name] / shares[name])
     state, least = starts[best], errors[best]
-    slower = "slower or larger, and not clearly closer"
-    taken = [Rung(n, e, n == best, slower if e < least else "") for n, e in errors.items()]
+    whys = {name: f"{'larger' if name in larger else 'slower'}, and not clearly closer" for name in errors}
+    taken = [Rung(n, e, n == best, whys[n] if e < least else "") for n, e in errors.items()]
     for rung in rungs:
         tried = [_Way(what, proposed, tools.error(proposed)) for what, proposed in rung(state, tools)]
         ways = [_Way("", state, least), *tried]

@@ -48,6 +48,15 @@ def test_a_slower_start_must_be_clearly_closer(slow: float, kept: str) -> None:
     assert climbed({"fast": 1.0, "slow": slow})[1] == [kept]
 
 
+@pytest.mark.parametrize(("large", "kept"), [(0.98, "fast"), (0.96, "large")])
+def test_a_larger_start_must_be_closer_but_not_by_as_much(large: float, kept: str) -> None:
+    given: Any = {"fast": 1.0, "slow": 0.9, "large": large}
+    judge: Any = Judge()
+    _, taken = climb(given, [], judge, larger=["large"])
+    assert {rung.what: rung.kept for rung in taken} == {what: what == kept for what in given}
+    assert [bool(rung.why) for rung in taken] == [False, True, kept == "fast"]
+
+
 def test_of_ways_that_are_as_good_the_one_of_the_other_file_is_kept() -> None:
     start, rungs = {"start": 1.0}, ({"a": 0.50, "b": 0.54}, {"c": 0.52})
     assert climbed(start, *rungs) == (0.50, ["start", "a"])
@@ -107,14 +116,14 @@ class Positions(nn.Module):
     def __init__(self, largest: float) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
-        self.table = nn.Parameter(torch.randn(1, 64, 8))
-        self.table.data[..., 0] = largest
+        self.table = nn.Parameter(0.05 * torch.randn(1, 64, 8))
+        self.table.data[0, torch.arange(64), torch.arange(64) % 8] = largest  # in every row and column
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(torch.nn.functional.gelu(self.first(x) + self.table))
 
 
-@pytest.mark.parametrize(("largest", "tables"), [(1.0, 1), (-3000.0, 0)])
+@pytest.mark.parametrize(("largest", "tables"), [(0.05, 1), (-3000.0, 0)])
 def test_a_table_takes_8_bits_unless_it_is_clearly_closer_in_float(largest: float, tables: int) -> None:
     torch.manual_seed(0)
     found = chosen(Positions(largest), (1, 64, 8))
