@@ -7,7 +7,8 @@ codes that stand for them to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from shrink.graph.edit import add_constant, constant, copied, is_constant
 aten = torch.ops.aten
 READERS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.cat.default}
 LEAST = 256  # numbers in a constant below which what widens it takes about as many bytes as fewer bits save
+EACH = 16  # numbers that share a step, at least
 HIGH = 127
 MOST, LITTLE = 2.0**100, 2.0**-100  # numbers beyond which products are inexact; what is below counts as 0
 STEP_BITS = 16  # of a step's fraction: with the 7 of a code they fit into the 24 of a float, so that products are exact
@@ -59,9 +61,10 @@ def on_grid(graph_module: fx.GraphModule, but: Collection[str]) -> tuple[fx.Grap
         if not is_constant(node) or node.name in but or any(user.target not in READERS for user in node.users):
             continue
         held = constant(result, node).detach()
-        if held.dtype is torch.float32 and held.numel() >= LEAST and _fits(held.numpy()):
+        axes = [axis for axis in _axes(held.shape) if held.shape[axis] > 1]
+        if axes and held.dtype is torch.float32 and held.numel() >= LEAST and _fits(held.numpy()):
             with result.graph.inserting_before(node):
-                new = add_constant(result, f"{node.name}_table", torch.from_numpy(_closest(held.numpy())))
+                new = add_constant(result, f"{node.name}_table", torch.from_numpy(_closest(held.numpy(), axes)))
             node.replace_all_uses_with(new)
             count += 1
     result.graph.eliminate_dead_code()
@@ -73,7 +76,7 @@ def grid(numbers: NDArray[np.float32]) -> Grid | None:
     """The codes that stand for exactly these numbers, with steps along any one axis; None if none do."""
     if numbers.size < LEAST or not _fits(numbers):
         return None
-    every = (_nearest(numbers, axis) for axis in range(numbers.ndim))
+    every = (_nearest(numbers, axis) for axis in _axes(numbers.shape))
     return next((found for found in every if np.array_equal(found.numbers, numbers)), None)
 
 
@@ -82,9 +85,14 @@ def _fits(numbers: NDArray[np.float32]) -> bool:
     return bool(np.abs(numbers).max() <= MOST)
 
 
-def _closest(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+def _axes(shape: Sequence[int]) -> list[int]:
+    """Those along which steps are few: a number per channel would get one of its own."""
+    return [axis for axis, size in enumerate(shape) if size * EACH <= math.prod(shape)]
+
+
+def _closest(numbers: NDArray[np.float32], axes: Sequence[int]) -> NDArray[np.float32]:
     """The numbers at steps along the axis that changes them least: positions differ most from channel to channel."""
-    every = [_nearest(numbers, axis).numbers for axis, size in enumerate(numbers.shape) if size > 1]
+    every = [_nearest(numbers, axis).numbers for axis in axes]
     return min(every, key=lambda moved: float(np.square(moved - numbers, dtype=np.float64).sum()))
 
 

@@ -100,3 +100,23 @@ def test_weights_and_small_and_named_constants_stay() -> None:
     assert held(table, tuple(names))[1] == 0
     few = table[:, :, :4, :4].repeat(2, 2).repeat(2, 3)[:, :1]  # 64 numbers
     assert few.size < LEAST and held(np.ascontiguousarray(few))[1] == 0
+
+
+def test_numbers_per_channel_stay() -> None:
+    """Each of them would have a step of its own."""
+    channels = np.random.default_rng(0).random(LEAST, np.float32)
+    assert on_grid(capture(Scales(channels).eval(), (1, 4, LEAST)), ())[1] == 0
+    assert grid(_at_steps_of_their_own(channels)) is None
+
+
+class Scales(nn.Module):
+    def __init__(self, channels: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.channels = nn.Parameter(torch.from_numpy(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.channels
+
+
+def _at_steps_of_their_own(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.round(numbers * 2**10) * np.float32(127 / 2**10)
