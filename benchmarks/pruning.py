@@ -145,7 +145,7 @@ def write_images(given: list[str], limit: int, images: Path, judge: Path) -> lis
     judged = evaluation.subset(range(min(limit, len(evaluation))))
     found = list(stream(judged, job.model.preprocess, batch=32, skipped=SkipLog()))
     np.savez(judge, x=np.concatenate([b.x for b in found]), y=np.concatenate([b.labels for b in found]))
-    told = ["--model", job.recipe.model, "--recipe", flags["--recipe"]]
+    told = ["--model", job.recipe.model, "--recipe", flags["--recipe"], "--data", str(job.recipe.data)]
     return told + (["--checkpoint", str(job.recipe.checkpoint)] if job.recipe.checkpoint else [])
 
 

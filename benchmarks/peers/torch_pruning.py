@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help=".npy, normalized, (n, C, H, W): for the criterion taylor")
     parser.add_argument("--judge", type=Path, help=".npz of images x (n, C, H, W) and labels y (n,)")
     parser.add_argument("--recipe", type=Path, help="TOML with the preprocessing")
+    parser.add_argument("--data", help="where the recipe names none; not read")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
 
     import torch
 
-    shape = _load(asked)[1]
+    shape = load(asked)[1]
     start, found = time.monotonic(), None
     low, high = 0.0, 1 - asked.left
     for _ in range(TRIES if asked.judge else 1):  # the largest model that is small enough
@@ -53,14 +54,16 @@ def main() -> None:
         "outputs": list(scores.shape),
     }
     if asked.judge:
-        result["judged"] = _judged(_load(asked)[0], small, asked.judge)
+        result["judged"] = _judged(load(asked)[0], small, asked.judge)
     asked.out.write_text(json.dumps(result), encoding="utf-8")
 
 
-def _load(asked: argparse.Namespace) -> tuple[Any, tuple[int, ...]]:
+def load(asked: argparse.Namespace) -> tuple[Any, tuple[int, ...]]:
+    """The whole model, and the shape of its input."""
     from shrink import models, recipe
 
-    preprocess = recipe.combine(asked.recipe, {"model": asked.model}).preprocess if asked.recipe else None
+    named = {"model": asked.model, "data": asked.data}
+    preprocess = recipe.combine(asked.recipe, named).preprocess if asked.recipe else None
     model = models.load(asked.model, checkpoint=asked.checkpoint, preprocess=preprocess)
     return model.module.eval().requires_grad_(True), model.input_shape
 
@@ -69,7 +72,7 @@ def _pruned(example: Any, share: float, asked: argparse.Namespace) -> tuple[Any,
     """A smaller model, and its multiply-accumulates before and after."""
     import torch_pruning as tp  # type: ignore[import-not-found,unused-ignore]
 
-    small = _load(asked)[0]  # anew: a module that holds computed tensors cannot be copied
+    small = load(asked)[0]  # anew: a module that holds computed tensors cannot be copied
     classes = small(example).shape[1]
     last = [m for m in small.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == classes]
     fused = list(_fused(small))

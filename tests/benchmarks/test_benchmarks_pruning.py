@@ -1,12 +1,14 @@
 """What a row of `benchmarks.pruning` reads from the command's progress, and what it gives a peer."""
 
 import io
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.facts import ROOT
+from benchmarks.peers import torch_pruning
 from benchmarks.pruning import stage_seconds, write_images
 from shrink.progress import progress_on
 
@@ -29,3 +31,16 @@ def test_a_peer_is_judged_by_as_many_images_as_there_are(tmp_path: Path, limit: 
     told = write_images(given, limit, tmp_path / "c.npy", tmp_path / "j.npz")
     assert told[0] == "--model" and np.load(tmp_path / "c.npy").shape == (32, 1, 28, 28)
     assert np.load(tmp_path / "j.npz")["y"].shape == (judged,)
+
+
+def test_a_peer_finds_the_preprocessing_in_a_recipe_that_names_no_data(tmp_path: Path) -> None:
+    """Such as those of the photographs, whose data stand on the command line."""
+    recipe, demo = tmp_path / "recipe.toml", ROOT / "recipes" / "demo"
+    whole = (ROOT / "recipes" / "fashion_vit.toml").read_text(encoding="utf-8")
+    recipe.write_text(whole[whole.index("[preprocess]") :], encoding="utf-8")
+    given = [f"{demo / 'models.py'}:vit", "--recipe", str(recipe), "--checkpoint", str(demo / "vit.safetensors")]
+    given += ["--data", "fashion-mnist", "--calibrate", "32"]
+    told = write_images(given, 7, tmp_path / "c.npy", tmp_path / "j.npz")
+    asked = {flag.removeprefix("--"): word for flag, word in zip(told[::2], told[1::2], strict=True)}
+    module, shape = torch_pruning.load(Namespace(**asked | {"recipe": recipe, "checkpoint": demo / "vit.safetensors"}))
+    assert shape == (1, 1, 28, 28) and not module.training
