@@ -22,9 +22,10 @@ Measure = Literal["macs", "parameters"]
 Cost = Literal["macs", "parameters", "work"]
 """What can be added up; `work` is the time that a runtime takes, in multiply-accumulates."""
 
-WRITE, WRITE_DEPTHWISE = 16, 53
-"""How long LiteRT takes to write one value, in multiply-accumulates of dense convolutions. Between 10 in float, by 14
-CNNs to a factor of 1.2, and 27 in int8 with dot products, by MobileNetV2; for a depthwise convolution, 32 and 88.
+WRITE, DEPTHWISE = 30, 20
+"""How long LiteRT takes in int8 to write a value, and to multiply in a depthwise convolution, in multiplications of other
+layers. 28 and 12 on x86-64 with 8-bit dot products, by CNNs as they are and pruned, to a factor of 1.1; about 50
+and 40 with 8-bit matrix products, to a factor of 1.4; in float, 10 and 3.
 """
 
 
@@ -106,12 +107,13 @@ def _terms(graph_module: fx.GraphModule, cost: Cost) -> Iterator[_Term]:
         constants = {str(node.target): node for node in graph_module.graph.nodes if is_constant(node)}
         yield from (_Term(node.name, list(dims(node))) for node in constants.values())
         return
-    yield from (_Term(node.name, term) for node in graph_module.graph.nodes for term in factors(node))
+    for node in graph_module.graph.nodes:
+        weight = DEPTHWISE if cost == "work" and _is_depthwise(node) else 1
+        yield from (_Term(node.name, term, weight) for term in factors(node))
     if cost == "work":
         written = (node for node in writers(graph_module) if node.target not in CLAMPS)
-        yield from (_Term(node.name, list(dims(node)), _writing(node)) for node in written)
+        yield from (_Term(node.name, list(dims(node)), WRITE) for node in written)
 
 
-def _writing(node: fx.Node) -> float:
-    is_slow = node.target is aten.conv2d.default and convolution(node).is_depthwise
-    return WRITE_DEPTHWISE if is_slow else WRITE
+def _is_depthwise(node: fx.Node) -> bool:
+    return node.target is aten.conv2d.default and convolution(node).is_depthwise

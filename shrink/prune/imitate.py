@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from shrink.graph.batch import batched_parts
 from shrink.graph.edit import telling
-from shrink.graph.training import make_parameters, rate_at
+from shrink.graph.training import channels_last, frozen, make_parameters, rate_at
 from shrink.prune.cost import work
 from shrink.prune.questions import questions
 
@@ -84,6 +84,7 @@ def imitate(
         rng: draws, mirrors, cuts and mixes.
     """
     weights = make_parameters(small)
+    channels_last(small)
     optimizer = torch.optim.Adam(weights, lr=lesson.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, lesson.steps, WARMUP))
     teacher = batched_parts(telling(whole, tuple(twin.whole for twin in twins)))
@@ -101,7 +102,7 @@ def imitate(
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-    small.requires_grad_(False)
+    frozen(small)
 
 
 def _left(value: Tensor, twin: Twin) -> Tensor:

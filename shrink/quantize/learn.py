@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrink.graph.edit import add_constant, call, constant, copied
-from shrink.graph.training import Network, make_parameters
+from shrink.graph.training import Network, frozen, make_parameters
 from shrink.quantize.apply import nearest
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, nearest_codes
 from shrink.quantize.plan import Plan
@@ -50,7 +50,7 @@ class Learner:
 
     def state(self) -> State:
         """The trained state, frozen: its graph, its codes and scales are those the network computes with."""
-        graph = copied(self._float).requires_grad_(False)
+        graph = frozen(copied(self._float))
         nodes = {node.name: node for node in graph.graph.nodes}
         rounded = {}
         for name in self._layers:

@@ -35,7 +35,8 @@ def _trained(job: Job, lesson: Lesson, chosen: quantize.Chosen, stage: Stage) ->
         return chosen.declined("training with rounding", "activations of 16 bits are hardly rounded")
     learner = chosen.learner()
     how = replace(settings(asked, job.recipe.seed), epochs=asked.qat, rate=asked.qat_rate)
-    training = tune.Training(learner.network, lesson.teacher, lesson.data, lesson.held_out, how, lesson.where)
+    network = learner.network.on(lesson.where.device)
+    training = tune.Training(network, lesson.teacher, lesson.data, lesson.held_out, how, lesson.where)
     try:
         with threads_per_op(max(1, workers() // lesson.where.num_processes)):
             fitted = training.run(track=stage.track)

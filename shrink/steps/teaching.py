@@ -131,11 +131,11 @@ def _data(job: Job, held: Held, indices: NDArray[np.int64]) -> Data:
 def _teacher(job: Job, asked: Tune, whole: fx.GraphModule, where: Accelerator) -> Teacher | None:
     if asked.labels == 1 or (job.model.weights == NEW_HEAD and asked.teacher is None):
         return None
-    network: nn.Module = Network(whole) if asked.teacher is None else _other_teacher(job, asked)
-    return Teacher(network.requires_grad_(False).to(where.device))
+    network = Network(whole).on(where.device) if asked.teacher is None else _other_teacher(job, asked, where.device)
+    return Teacher(network.requires_grad_(False))
 
 
-def _other_teacher(job: Job, asked: Tune) -> nn.Module:
+def _other_teacher(job: Job, asked: Tune, device: torch.device) -> nn.Module:
     """A model of its own, which is shown the same pixels in its own normalization.
 
     Raises:
@@ -156,9 +156,8 @@ def _other_teacher(job: Job, asked: Tune) -> nn.Module:
         if is_wrong:
             fix = "give a teacher for the same classes and images, or none: the model before pruning teaches"
             raise ModelError(f"{asked.teacher} cannot be the teacher", why, fix)
-    return _Renormalized(
-        Network(capture(teacher.module, teacher.input_shape)), job.model.preprocess, teacher.preprocess
-    )
+    network = Network(capture(teacher.module, teacher.input_shape)).on(device)
+    return _Renormalized(network, job.model.preprocess, teacher.preprocess).to(device)
 
 
 class _Renormalized(nn.Module):

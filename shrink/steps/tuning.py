@@ -134,7 +134,7 @@ def train(
     """
     asked, where = job.recipe.tune, lesson.where
     assert asked is not None
-    student = Network(small)
+    student = Network(small).on(where.device)
     learning, teacher = (student, lesson.teacher) if asked.match == 0 else matched(student, lesson.teacher)
     training = tune.Training(
         learning, teacher, lesson.data, lesson.held_out, settings(asked, job.recipe.seed), where,

@@ -60,7 +60,7 @@ class Checkpoints:
         Raises:
             OutputError: it cannot be written; the states that were there still are.
         """
-        data = safetensors.torch.save(dict(tensors))
+        data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
         state = _State(standing=standing, sha256=hashlib.sha256(data).hexdigest())
         with appears_whole(self.folder / f"{standing.step:08d}", replace=True, is_ours=is_part) as work:
             (work / TENSORS).write_bytes(data)
