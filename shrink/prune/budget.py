@@ -22,10 +22,11 @@ Measure = Literal["macs", "parameters"]
 Cost = Literal["macs", "parameters", "work"]
 """What can be added up; `work` is the time that a runtime takes, in multiply-accumulates."""
 
-WRITE, DEPTHWISE = 30, 20
-"""How long LiteRT takes in int8 to write a value, and to multiply in a depthwise convolution, in multiplications of other
-layers. 28 and 12 on x86-64 with 8-bit dot products, by CNNs as they are and pruned, to a factor of 1.1; about 50
-and 40 with 8-bit matrix products, to a factor of 1.4; in float, 10 and 3.
+WRITE, DEPTHWISE = 16, 25
+"""What LiteRT takes to write a value, and for a product of a depthwise convolution, in products of other layers.
+
+In int8, by CNNs as they are and pruned: 19 and 11 on x86-64 with 8-bit dot products, to a factor of 1.04, if every op
+takes 5 microseconds more; up to 50, and about 40, with 8-bit matrix products, to a factor of 1.4. In float 7 and 3.
 """
 
 

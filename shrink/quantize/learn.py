@@ -91,15 +91,9 @@ def _baked(graph_module: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, di
 
 def _leaders(plan: Plan) -> dict[str, str]:
     """value -> the one whose scale it shares; without those whose range is known beforehand."""
-    leader = {name: name for name in plan.codes}
-
-    def find(name: str) -> str:
-        return name if leader[name] == name else find(leader[name])
-
-    for a, b in plan.scheme.tied:
-        leader[find(a)] = find(b)
-    known = {find(name) for name in plan.scheme.fixed if name in leader}
-    return {name: find(name) for name in plan.codes if find(name) not in known}
+    together = plan.scheme.together()
+    groups = {name: together.get(name, {name}) for name in plan.codes}
+    return {name: min(group) for name, group in groups.items() if not group & plan.scheme.fixed.keys()}
 
 
 def _insert(graph_module: fx.GraphModule, plan: Plan, scales: Mapping[str, Tensor], leaders: Mapping[str, str]) -> None:

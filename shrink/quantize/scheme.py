@@ -62,6 +62,14 @@ class Scheme:
     spare: tuple[tuple[str, str], ...] = ()
     ends: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    def together(self) -> dict[str, set[str]]:
+        """Value -> all that share its scale and zero point, itself among them; of those that are tied."""
+        found: dict[str, set[str]] = {}
+        for a, b in self.tied:
+            both = found.get(a, {a}) | found.get(b, {b})
+            found.update(dict.fromkeys(both, both))
+        return found
+
 
 def op_name(node: fx.Node) -> str:
     """The ATen overload without its namespace, such as `conv2d.default`; "" for other nodes."""

@@ -10,7 +10,7 @@ matter of `sums`; only ONNX Runtime's kernels for them differ between processors
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -39,13 +39,14 @@ def apart_from_ties(
         scheme: what is tied, and which ranges are fixed: those stay.
         target: whose runtime rounds.
     """
-    found = dict(codes)
+    found, together = dict(codes), scheme.together()
     for node in graph_module.graph.nodes:
         move = MOVES.get(node.target)
         held = _held(node, found, scheme)
         if move is None or held is None:
             continue
-        sources, group = [n for n in node.args if isinstance(n, fx.Node)], _group(held, scheme.tied)
+        sources = [n for n in node.args if isinstance(n, fx.Node)]
+        group = together.get(held, {held})
         if group & scheme.fixed.keys() or any(n.name in group or n.name not in found for n in sources):
             continue
         scale = move(graph_module, node, found, held, target)
@@ -107,12 +108,3 @@ def _count(node: fx.Node) -> int:
     shape: tuple[int, ...] = node.args[0].meta["shape"]  # type: ignore[union-attr]
     dims: list[int] | None = node.args[1]  # type: ignore[assignment]
     return math.prod(shape if dims is None else [shape[dim] for dim in dims])
-
-
-def _group(name: str, pairs: Collection[tuple[str, str]]) -> set[str]:
-    """All names that must share their scale with this one."""
-    group, before = {name}, 0
-    while len(group) != before:
-        before = len(group)
-        group |= {one for pair in pairs if group & set(pair) for one in pair}
-    return group
