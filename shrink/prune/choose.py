@@ -68,7 +68,7 @@ def choose(
     Args:
         candidates: the groups that may lose units, and the blocks that may go.
         measure: what is to shrink. Multiply-accumulates are asked for and time is meant: what goes is priced by the
-            time that it saves, or a depthwise convolution, which writes much and multiplies little, would stay.
+            time that it saves, or a depthwise convolution, which multiplies little but slowly, would stay.
         ratio: what it is to become, as a share of what it is; 0..1.
         multiple_of: see `step_of`.
     """
