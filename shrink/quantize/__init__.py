@@ -96,20 +96,26 @@ class Chosen:
         """The same, to be trained."""
         return Learner(self.state, self.tools.target)
 
-    def learned(self, state: State, what: str, *, better: bool) -> Chosen:
+    def learned(self, state: State, what: str, *, better: bool, by_labels: bool = False) -> Chosen:
         """The same after training.
 
         Args:
             state: the trained one.
             what: was done, in words.
-            better: whether it is, by the judge of the training; the ladder's own must agree.
+            better: whether it is, by the judge of the training.
+            by_labels: it learned from labels, too, and may leave the float model's scores for better ones; else the
+                ladder's own judge must agree.
         """
         error = self.tools.error(state)
-        why = "" if better else "no epoch was better than the start"
-        if better and error >= self.error:
-            why = "the scores are farther from the float model's, if nearer in their relations"
-        rung = Rung(what, error, kept=not why, why=why)
-        return replace(self, state=self.state if why else state, rungs=(*self.rungs, rung))
+        kept = better and (by_labels or error < self.error)
+        why = "the scores are farther from the float model's, if nearer in their relations"
+        if not better:
+            why = "no epoch was better than the start"
+        elif kept:
+            why = "labels had a say, not only the float model's scores" if by_labels else ""
+        return replace(
+            self, state=state if kept else self.state, rungs=(*self.rungs, Rung(what, error, kept=kept, why=why))
+        )
 
     def declined(self, what: str, why: str) -> Chosen:
         """The same, with a note of what was asked for and not done."""

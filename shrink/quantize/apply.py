@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
-from torch import fx
+from torch import Tensor, fx
 
-from shrink.graph.edit import DYNAMIC, add_constant, add_to_bias, call, constant, copied
+from shrink.graph.clamps import CLAMPS
+from shrink.graph.edit import DYNAMIC, add_constant, add_to_bias, call, constant, copied, set_constant
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
@@ -98,6 +99,7 @@ def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, rounded: Round
         add_to_bias(graph_module, node, rounded.bias)
     rounded = _with_room_for_bias(graph_module, node, rounded)
     scales = rounded.scales
+    _round_bias(graph_module, node, scales)
     with graph.inserting_before(node):
         scale = add_constant(graph_module, f"{node.name}_scale", scales)
         zero = add_constant(graph_module, f"{node.name}_zero", torch.zeros(len(scales), dtype=torch.int64))
@@ -112,17 +114,39 @@ def _quantize_weight(graph_module: fx.GraphModule, node: fx.Node, rounded: Round
     node.update_arg(1, back)
 
 
+def _round_bias(graph_module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
+    """Put the bias of an op from codes to codes on those that the files hold it in, 32 bits, each worth a step of the
+    input times one of the weights: up to a seventh of a step of the output, so that runtimes must not choose."""
+    step = _input_step(node)
+    if step is not None and _gives_codes(node) and len(node.args) > 2 and node.args[2] is not None:
+        steps = scales.double() * step
+        set_constant(graph_module, node, 2, ((constant(graph_module, node.args[2]) / steps).round() * steps).float())
+
+
+def _gives_codes(node: fx.Node) -> bool:
+    """Whether the output is held as codes, perhaps behind a clamp."""
+    return any(
+        user.target is quantized.quantize_per_tensor.default or (user.target in CLAMPS and _gives_codes(user))
+        for user in node.users
+    )
+
+
+def _input_step(node: fx.Node) -> float | None:
+    """Of the calibrated codes that a node reads; None: its ranges are of run time, and its bias stays float."""
+    source: Any = node.args[0]
+    return source.args[1] if source.target is quantized.dequantize_per_tensor.default else None
+
+
 def _with_room_for_bias(graph_module: fx.GraphModule, node: fx.Node, rounded: Rounded) -> Rounded:
     """Coarser weights where the bias would not fit into its codes, as in a channel that a batch norm has shut.
 
     The weights of such a channel are nothing beside its bias: the answer changes by 1e-6 of it at most
     for each of its inputs.
     """
-    source: Any = node.args[0]
-    bias = node.args[2] if len(node.args) > 2 else None
-    if bias is None or source.target is not quantized.dequantize_per_tensor.default:
-        return rounded  # a bias behind codes of run-time ranges stays float
-    least = constant(graph_module, bias).abs() / (source.args[1] * MOST_BIAS)
+    step, bias = _input_step(node), node.args[2] if len(node.args) > 2 else None
+    if bias is None or step is None:
+        return rounded
+    least = constant(graph_module, bias).abs() / (step * MOST_BIAS)
     scales = torch.maximum(rounded.scales, least)
     ratio = (rounded.scales / scales).reshape(-1, *[1] * (rounded.codes.dim() - 1))
     return Rounded((rounded.codes * ratio).round().to(torch.int8), scales, rounded.bias)

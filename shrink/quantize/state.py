@@ -45,7 +45,7 @@ class State:
     def plan(self, target: Target) -> Plan:
         """The numbers."""
         plan = make_plan(self.scheme, self.ranges, every_row=target.dynamic_rows, rounded=self.rounded)
-        return replace(plan, codes=apart_from_ties(self.graph, plan.codes, plan.scheme, target))
+        return replace(plan, codes=apart_from_ties(self.graph, plan.codes, plan.scheme))
 
     def with_floats(self, target: Target, names: Collection[str]) -> State:
         """This state with more nodes in float."""

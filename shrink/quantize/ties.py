@@ -4,7 +4,7 @@ An average of codes is a sum times a factor, rounded. The sum is an integer and 
 float32, and kernels for x86 and ARM multiply by it in different ways. In the demo CNN a sum of 903 came to 117.50001,
 which XNNPACK rounds to 118 on x86 and to 117 on a Cortex-A72. Where the factor is a fraction with an odd denominator q,
 no sum comes nearer to a half than 1 / (2 q), and the last bit of a float32 decides nothing. Sums of two values are the
-matter of `sums`; only ONNX Runtime's kernels for them differ between processors.
+matter of `sums`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,19 @@ from shrink.graph.edit import constant, is_constant
 from shrink.quantize.codes import HIGH, LOW, Affine
 from shrink.quantize.scheme import Scheme
 from shrink.quantize.sums import alike
-from shrink.targets import Target
 
 LARGEST = 4095  # denominator: then ties are 1.2e-4 away, four times what float32 can be off at 255
 MOST_CHANGE = 2e-4  # of a scale: at its far end a range moves by a twentieth of a code
 DENOMINATORS = np.arange(1, LARGEST + 1, 2)
 
 
-def apart_from_ties(
-    graph_module: fx.GraphModule, codes: Mapping[str, Affine], scheme: Scheme, target: Target
-) -> dict[str, Affine]:
+def apart_from_ties(graph_module: fx.GraphModule, codes: Mapping[str, Affine], scheme: Scheme) -> dict[str, Affine]:
     """The codes, with the scales of averages and sums moved a little; what is tied to one moves with it.
 
     Args:
         graph_module: with shapes in its meta.
         codes: node name -> scale and zero point of its output.
         scheme: what is tied, and which ranges are fixed: those stay.
-        target: whose runtime rounds.
     """
     found, together = dict(codes), scheme.together()
     for node in graph_module.graph.nodes:
@@ -49,7 +45,7 @@ def apart_from_ties(
         group = together.get(held, {held})
         if group & scheme.fixed.keys() or any(n.name in group or n.name not in found for n in sources):
             continue
-        scale = move(graph_module, node, found, held, target)
+        scale = move(graph_module, node, found, held)
         found.update({name: replace(found[name], scale=scale) for name in group if name in found})
     return found
 
@@ -60,13 +56,13 @@ def _held(node: fx.Node, codes: Mapping[str, Affine], scheme: Scheme) -> str | N
     return next((n.name for n in (node, *(node.users if fused else ())) if n.name in codes), None)
 
 
-def _average(_: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str, __: Target) -> float:
+def _average(_: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str) -> float:
     source: fx.Node = node.args[0]  # type: ignore[assignment]
     return odd_scale(codes[source.name].scale, codes[held].scale, _count(node))
 
 
-def _sum(graph: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str, target: Target) -> float:
-    if target.engine != "onnxruntime" or len(node.all_input_nodes) != 2:
+def _sum(graph: fx.GraphModule, node: fx.Node, codes: Mapping[str, Affine], held: str) -> float:
+    if len(node.all_input_nodes) != 2:
         return codes[held].scale
     first, second = sorted(node.all_input_nodes, key=is_constant)
     a, b = codes[first.name], codes[second.name]
@@ -80,7 +76,7 @@ def _single(graph_module: fx.GraphModule, node: fx.Node, codes: Affine) -> int |
     return min(max(round(value.item() / codes.scale) + codes.zero_point, LOW), HIGH)
 
 
-Move = Callable[[fx.GraphModule, fx.Node, Mapping[str, Affine], str, Target], float]
+Move = Callable[[fx.GraphModule, fx.Node, Mapping[str, Affine], str], float]
 MOVES: Mapping[object, Move] = {torch.ops.aten.mean.dim: _average, torch.ops.aten.add.Tensor: _sum}
 
 

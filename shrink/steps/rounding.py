@@ -47,7 +47,7 @@ def _trained(job: Job, lesson: Lesson, chosen: quantize.Chosen, stage: Stage) ->
         f"trained {len(fitted.judged) - 1} epochs with rounding: loss {fitted.judged[0]:.3g} -> "
         f"{fitted.judged[fitted.best]:.3g} on {len(lesson.held_out.pixels):,} images"
     )
-    return chosen.learned(learner.state(), what, better=fitted.best > 0)
+    return chosen.learned(learner.state(), what, better=fitted.best > 0, by_labels=how.labels > 0)
 
 
 def _as(trained: quantize.Chosen, chosen: quantize.Chosen) -> quantize.Chosen:

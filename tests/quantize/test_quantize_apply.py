@@ -29,7 +29,7 @@ from quantize_graphs import (
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from shrink.graph.edit import DYNAMIC
+from shrink.graph.edit import DYNAMIC, constant
 from shrink.quantize.apply import apply
 from shrink.quantize.codes import Affine, affine
 from shrink.quantize.plan import Plan
@@ -67,6 +67,20 @@ def test_a_convolution_by_hand(clamp: object) -> None:
         real = convolve(x, rounded_rows(layer.weight.numpy()), layer.bias.double().numpy())
     real = real if clamp is None else np.maximum(real, 0) if clamp is torch.relu else np.clip(real, 0, 6)
     assert codes_apart(run(quantized, image), rounded(real, plan.codes[last]), plan.codes[last]) < 1.001
+
+
+def test_a_bias_is_held_in_steps_of_input_times_weight() -> None:
+    """As files hold it; of a weight with large numbers such a step is no longer small beside one of the output."""
+    layer = nn.Conv2d(4, 6, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.mul_(100)
+    graph_module = graph_of(layer)
+    plan = plan_of(graph_module, ONNX, "static", images(6))
+    (conv,) = (n for n in apply(graph_module, plan).graph.nodes if n.target is torch.ops.aten.conv2d.default)
+    steps = plan.codes["x_1"].scale * np.abs(layer.weight.detach().double().numpy()).max((1, 2, 3)) / 127
+    wanted = np.rint(layer.bias.detach().double().numpy() / steps) * steps
+    np.testing.assert_allclose(constant(conv.graph.owning_module, conv.args[2]), wanted, rtol=1e-6)
+    assert np.abs(wanted - layer.bias.detach().numpy()).max() > 1e-3
 
 
 def test_a_linear_with_a_float_answer_by_hand() -> None:

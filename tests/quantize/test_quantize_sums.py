@@ -1,7 +1,11 @@
-"""Sums of codes come out alike on every processor: asked of ONNX Runtime itself, with every pair of codes."""
+"""Sums of codes come out alike in every runtime: asked of ONNX Runtime itself, with every pair of codes.
+
+Of XNNPACK, whole files are asked: `tests/export/test_export_answers.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,11 +14,11 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from quantize_graphs import ONNX, TFLITE, graph_of, images, plan_of, scheme_of
+from quantize_graphs import ONNX, graph_of, images, plan_of, scheme_of
 from torch import Tensor, nn
 
 from shrink.quantize.codes import HIGH, LOW, Affine
-from shrink.quantize.sums import CODES, STEP, TRIES, alike, by_factors
+from shrink.quantize.sums import CODES, NARROWEST, alike, in_xnnpack, on_arm
 from shrink.quantize.ties import apart_from_ties
 
 
@@ -49,17 +53,20 @@ def codes(seed: int) -> tuple[Affine, Affine, Affine]:
 def test_float_and_integer_factors_agree_on_every_pair_of_codes(seed: int) -> None:
     a, b, total = codes(seed)
     moved = replace(total, scale=alike(a, b, total))
-    assert 1 - STEP * TRIES <= moved.scale / total.scale <= 1
+    assert NARROWEST <= moved.scale / total.scale <= 1
     x, y = (grid.ravel() for grid in np.meshgrid(CODES, CODES))
-    assert np.array_equal(summed(a, b, moved, x, y), by_factors(x, y, a, b, moved))
+    here = summed(a, b, moved, x, y)
+    assert np.array_equal(here, on_arm(x, y, a, b, moved))
+    assert np.array_equal(here, in_xnnpack(x, y, a, b, moved))
 
 
-def test_without_moving_some_pairs_are_apart() -> None:
+@pytest.mark.parametrize("kernel", [on_arm, in_xnnpack])
+def test_without_moving_some_pairs_are_apart(kernel: Callable[..., NDArray[np.int64]]) -> None:
     x, y = (grid.ravel() for grid in np.meshgrid(CODES, CODES))
     apart = 0
     for seed in range(12):
         a, b, total = codes(seed)
-        apart += np.count_nonzero(summed(a, b, total, x, y) != by_factors(x, y, a, b, total))
+        apart += np.count_nonzero(summed(a, b, total, x, y) != kernel(x, y, a, b, total))
     assert apart > 0
 
 
@@ -74,7 +81,9 @@ def test_zero_before_a_hard_swish_is_a_tie_and_then_none() -> None:
     moved = replace(total, scale=alike(x, three, total, constant=HIGH))
     assert nearest_tie(x, three, moved) > Fraction(2, 10**5)
     every = np.array([HIGH])
-    assert np.array_equal(summed(x, three, moved, CODES, every), by_factors(CODES, every, x, three, moved))
+    here = summed(x, three, moved, CODES, every)
+    assert np.array_equal(here, on_arm(CODES, every, x, three, moved))
+    assert np.array_equal(here, in_xnnpack(CODES, every, x, three, moved))
 
 
 def nearest_tie(a: Affine, b: Affine, total: Affine) -> Fraction:
@@ -98,12 +107,11 @@ class Sums(nn.Module):
         return found
 
 
-def test_only_sums_move_and_only_for_the_runtime_whose_kernels_differ() -> None:
+def test_only_sums_move() -> None:
     graph = graph_of(Sums(), (1, 4, 8, 8), "hard_swish", "numbers")
     scheme, plan = scheme_of(graph, ONNX, "static"), plan_of(graph, ONNX, "static", images(4))
-    found = apart_from_ties(graph, plan.codes, scheme, ONNX)
+    found = apart_from_ties(graph, plan.codes, scheme)
     moved = {name for name in found if found[name] != plan.codes[name]}
     clamp = next(node.name for node in graph.graph.nodes if "hardtanh" in str(node.target))
     sums = {node.name for node in graph.graph.nodes if "add" in str(node.target)} | {clamp}
     assert clamp in moved and moved <= sums  # the sum before the clamp has the clamp's codes
-    assert apart_from_ties(graph, plan.codes, scheme, TFLITE) == plan.codes

@@ -54,7 +54,7 @@ def test_what_is_tied_to_an_average_moves_with_it_and_nothing_else_moves() -> No
     graph = graph_of(Pooled())
     plan, scheme = plan_of(graph, TFLITE, "static", images(4)), scheme_of(graph, TFLITE, "static")
     (mean,) = (node for node in graph.graph.nodes if "mean" in str(node.target))
-    found = apart_from_ties(graph, plan.codes, scheme, TFLITE)
+    found = apart_from_ties(graph, plan.codes, scheme)
     wanted = odd_scale(plan.codes[mean.args[0].name].scale, plan.codes[mean.name].scale, 36)
     assert found[mean.name] == Affine(wanted, plan.codes[mean.name].zero_point)
     (view,) = (b for a, b in scheme.tied if a == mean.name)
@@ -67,7 +67,7 @@ def test_a_range_that_is_fixed_stays() -> None:
     plan, scheme = plan_of(graph, TFLITE, "static", images(4)), scheme_of(graph, TFLITE, "static")
     (mean,) = (node for node in graph.graph.nodes if "mean" in str(node.target))
     fixed = replace(scheme, fixed={mean.name: (0.0, 1.0)})
-    assert apart_from_ties(graph, plan.codes, fixed, TFLITE) == plan.codes
+    assert apart_from_ties(graph, plan.codes, fixed) == plan.codes
 
 
 def test_where_no_fraction_is_near_the_scale_stays() -> None:
