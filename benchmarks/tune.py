@@ -38,7 +38,7 @@ class Asked:
 EXPORTS = {
     "cnn_2x": Asked("fashion_cnn", ("--prune", "2x", "--calibrate", "1024", "--tune", "1"), 12_000),
     "vit_1.5x": Asked("fashion_vit", ("--prune", "1.5x", "--calibrate", "1024", "--tune", "1"), 12_000),
-    "cnn_qat": Asked("fashion_cnn", ("--qat", "1"), 4_000),
+    "cnn_qat": Asked("fashion_cnn", ("--qat", "1"), 12_000),
     "vit_qat": Asked("fashion_vit", ("--qat", "1"), 4_000),
     "resnet20_qat": Asked("resnet20", ("--qat", "1"), 3_000),
 }
