@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,8 +77,7 @@ class _Images:
         images = images.subset(np.random.default_rng(self._job.recipe.seed).permutation(len(images)))
         batches = stream(images, preprocess, batch=BATCH, skipped=self._skipped)
         stats = CalibrationStats()
-        height, width = self._job.model.input_shape[2:]
-        most = min(max(HELD_OUT_LEAST, HELD_OUT_PIXELS // (height * width)), HELD_OUT_MOST)
+        most = most_held_out(self._job.model.input_shape)
         for batch in self._stage.track(batches, total=-(-len(images) // BATCH)):
             stats.add(batch.x)
             for x in torch.from_numpy(batch.x).unsqueeze(1):
@@ -88,3 +87,9 @@ class _Images:
                 else:
                     yield x
         check_calibration(stats, preprocess)
+
+
+def most_held_out(shape: Sequence[int]) -> int:
+    """How many images of a shape (1, C, H, W) judge, at most."""
+    _, _, height, width = shape
+    return min(max(HELD_OUT_LEAST, HELD_OUT_PIXELS // (height * width)), HELD_OUT_MOST)

@@ -22,7 +22,7 @@ from shrink.recipe import ExportRecipe
 from shrink.report.schema import Timing
 from shrink.steps import threads
 from shrink.steps.bundling import is_ours, labels
-from shrink.steps.calibrating import HELD_OUT_EVERY, _Images
+from shrink.steps.calibrating import HELD_OUT_EVERY, HELD_OUT_LEAST, HELD_OUT_MOST, _Images, most_held_out
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import Job
@@ -120,6 +120,13 @@ def test_every_file_is_written_once_and_floats_come_first() -> None:
 
 
 # --- calibrating
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [(28, HELD_OUT_MOST), (160, 62), (224, HELD_OUT_LEAST), (512, HELD_OUT_LEAST)]
+)
+def test_of_small_images_more_judge(size: int, most: int) -> None:
+    assert most_held_out((1, 3, size, size)) == most
 
 
 def test_held_out_images_set_no_range_and_none_is_lost() -> None:
