@@ -101,7 +101,7 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True):
     match: float = 0.0  # weight of the relations between tokens, as the model before pruning has them
     labels: float = 0.0  # share of the loss that looks at labels
     balance: bool = False  # every class drawn equally often and worth as much
-    augment: tuple[Literal["crop", "flip", "color", "mix"], ...] = ("crop", "flip", "color", "mix")
+    augment: tuple[Literal["crop", "flip", "color", "mix"], ...] | None = None  # None: by the number of passes
     views: int = 4  # different augmentations; the teacher answers each once
     batch: int = 64
     accumulate: int = 1

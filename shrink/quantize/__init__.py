@@ -96,23 +96,22 @@ class Chosen:
         """The same, to be trained."""
         return Learner(self.state, self.tools.target)
 
-    def learned(self, state: State, what: str, *, better: bool, by_labels: bool = False) -> Chosen:
+    def learned(self, state: State, what: str, *, better: bool, alone: str = "") -> Chosen:
         """The same after training.
 
         Args:
             state: the trained one.
             what: was done, in words.
             better: whether it is, by the judge of the training.
-            by_labels: it learned from labels, too, and may leave the float model's scores for better ones; else the
-                ladder's own judge must agree.
+            alone: why that judge decides alone; empty: the ladder's own must agree.
         """
         error = self.tools.error(state)
-        kept = better and (by_labels or error < self.error)
+        kept = better and (bool(alone) or error < self.error)
         why = "the scores are farther from the float model's, if nearer in their relations"
         if not better:
             why = "no epoch was better than the start"
         elif kept:
-            why = "labels had a say, not only the float model's scores" if by_labels else ""
+            why = alone if error >= self.error else ""
         return replace(
             self, state=state if kept else self.state, rungs=(*self.rungs, Rung(what, error, kept=kept, why=why))
         )

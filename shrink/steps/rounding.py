@@ -10,6 +10,7 @@ from torch import fx
 from shrink import quantize, tune
 from shrink.errors import DivergenceError
 from shrink.progress import Stage
+from shrink.recipe import Tune
 from shrink.steps.calibrating import Calibrated
 from shrink.steps.loading import Job
 from shrink.steps.teaching import Lesson, settings
@@ -34,7 +35,7 @@ def _trained(job: Job, lesson: Lesson, chosen: quantize.Chosen, stage: Stage) ->
     if chosen.tools.target.precision == "int16x8":
         return chosen.declined("training with rounding", "activations of 16 bits are hardly rounded")
     learner = chosen.learner()
-    how = replace(settings(asked, job.recipe.seed), epochs=asked.qat, rate=asked.qat_rate)
+    how = settings(asked, job.recipe.seed, rounded=True)
     network = learner.network.on(lesson.where.device)
     training = tune.Training(network, lesson.teacher, lesson.data, lesson.held_out, how, lesson.where)
     try:
@@ -47,7 +48,18 @@ def _trained(job: Job, lesson: Lesson, chosen: quantize.Chosen, stage: Stage) ->
         f"trained {len(fitted.judged) - 1} epochs with rounding: loss {fitted.judged[0]:.3g} -> "
         f"{fitted.judged[fitted.best]:.3g} on {len(lesson.held_out.pixels):,} images"
     )
-    return chosen.learned(learner.state(), what, better=fitted.best > 0, by_labels=how.labels > 0)
+    return chosen.learned(learner.state(), what, better=fitted.best > 0, alone=_alone(asked, lesson, chosen))
+
+
+def _alone(asked: Tune, lesson: Lesson, chosen: quantize.Chosen) -> str:
+    """Why the loss of the training decides alone, and not with the ladder's judge; empty: it does not."""
+    mine, ladders = len(lesson.held_out.pixels), len(chosen.tools.held_out)
+    reasons = {
+        "labels had a say, not only the float model's scores": asked.labels > 0,
+        "another model than the float one taught": asked.teacher is not None,
+        f"{mine:,} images judged the training, {ladders:,} judge here": mine > ladders,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _as(trained: quantize.Chosen, chosen: quantize.Chosen) -> quantize.Chosen:

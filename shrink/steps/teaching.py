@@ -26,7 +26,7 @@ from shrink.progress import Stage
 from shrink.recipe import Tune
 from shrink.steps.loading import NEW_HEAD, Job
 from shrink.tune.head import fit_head
-from shrink.tune.settings import Settings
+from shrink.tune.settings import Settings, augmentation
 from shrink.tune.teacher import Teacher
 from shrink.tune.views import GROUP, Data
 
@@ -69,9 +69,19 @@ def accelerator(asked: Tune) -> Accelerator:
     return found
 
 
-def settings(asked: Tune, seed: int) -> Settings:
-    """The recipe's words as the loop's."""
+def settings(asked: Tune, seed: int, *, rounded: bool = False) -> Settings:
+    """The recipe's words as the loop's.
+
+    Args:
+        asked: the recipe's.
+        seed: of the run.
+        rounded: of the training with the rounding in it.
+    """
     own = {name: getattr(asked, name) for name in Settings.__dataclass_fields__ if hasattr(asked, name)}
+    if rounded:
+        own |= {"epochs": asked.qat, "rate": asked.qat_rate}
+    if asked.augment is None:
+        own["augment"] = augmentation(own["epochs"], asked.labels)
     return Settings(**own, seed=seed)
 
 

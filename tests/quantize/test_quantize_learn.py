@@ -88,13 +88,13 @@ def test_what_is_farther_from_the_float_model_is_not_kept_whatever_the_training_
     assert not last.kept and "farther from the float model" in last.why and after.state is before.state
 
 
-def test_what_labels_taught_may_leave_the_float_scores_if_the_training_says_it_is_better() -> None:
+def test_what_is_farther_is_kept_where_the_judge_of_the_training_decides_alone() -> None:
     before = chosen(TFLITE)
     state = trained(before.learner()).state()
-    after = before.learned(state, "trained", better=True, by_labels=True)
+    after = before.learned(state, "trained", better=True, alone="labels had a say")
     assert after.rungs[-1].error > before.error
     assert after.state is state and after.rungs[-1].kept and "labels" in after.rungs[-1].why
-    assert not before.learned(state, "trained", better=False, by_labels=True).rungs[-1].kept
+    assert not before.learned(state, "trained", better=False, alone="labels had a say").rungs[-1].kept
 
 
 def test_what_is_nearer_is_kept_only_if_the_training_says_so_too() -> None:
