@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pipeline_samples import MODELS, folder
 from run_cli import Ran, run_cli
@@ -121,3 +124,57 @@ def test_what_cannot_be_trained_is_said_in_three_lines(
     ran = tune(capfd, halves, MODEL, "--out", tmp_path / "tuned", *options)
     assert ran.code == 2 and ran.problem[0] == what.format(data=halves)
     assert not list(tmp_path.iterdir())
+
+
+def without_images(data: Path) -> None:
+    for path in data.rglob("*.png"):
+        path.unlink()
+
+
+def few(data: Path) -> None:
+    for path in sorted((data / "train").rglob("*.png"))[10:]:
+        path.unlink()
+
+
+def one_more_class(data: Path) -> None:
+    for part in ("train", "val"):
+        (data / part / "zebra").mkdir()
+        shutil.copy(next((data / part).rglob("*.png")), data / part / "zebra" / "1.png")
+
+
+def none_of_one_class(data: Path) -> None:
+    for path in sorted((data / "train").iterdir())[0].iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "what"),
+    [
+        (without_images, (), "{data}/train is empty"),
+        (few, (), "10 images are too few to train on"),
+        (one_more_class, (), "the model gives 4 scores and {data} has 5 classes"),
+        (none_of_one_class, ("--balance",), "no training image is of {first}"),
+    ],
+)
+def test_images_that_teach_nothing_are_refused(
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    options: tuple[str, ...],
+    what: str,
+) -> None:
+    data = folder(tmp_path / "data", train=64, val=60)
+    first = min(path.name for path in (data / "train").iterdir())
+    change(data)
+    ran = tune(capfd, data, MODEL, *QUICK, "--labels", 0.5, "--out", tmp_path / "tuned", *options)
+    assert ran.code == 2 and ran.problem[0] == what.format(data=data, first=first), ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_labels_that_are_not_there_teach_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Unlabelled images cannot be judged by either, which is the first thing that is said."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "plain.npz", x_train=rng.integers(0, 255, (64, 16, 16), np.uint8))
+    ran = tune(capfd, tmp_path / "plain.npz", MODEL, *QUICK, "--labels", 0.5, "--out", tmp_path / "tuned")
+    assert ran.code == 2 and "plain.npz" in ran.problem[0], ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.npz"]
