@@ -35,7 +35,7 @@ def _trained(job: Job, lesson: Lesson, chosen: quantize.Chosen, stage: Stage) ->
     if chosen.tools.target.precision == "int16x8":
         return chosen.declined("training with rounding", "activations of 16 bits are hardly rounded")
     learner = chosen.learner()
-    how = settings(asked, job.recipe.seed, rounded=True)
+    how = settings(asked, job.recipe.seed, taught=lesson.teacher is not None, rounded=True)
     network = learner.network.on(lesson.where.device)
     training = tune.Training(network, lesson.teacher, lesson.data, lesson.held_out, how, lesson.where)
     try:

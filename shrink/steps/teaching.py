@@ -69,19 +69,20 @@ def accelerator(asked: Tune) -> Accelerator:
     return found
 
 
-def settings(asked: Tune, seed: int, *, rounded: bool = False) -> Settings:
+def settings(asked: Tune, seed: int, *, taught: bool, rounded: bool = False) -> Settings:
     """The recipe's words as the loop's.
 
     Args:
         asked: the recipe's.
         seed: of the run.
+        taught: there is a teacher; without one labels are all that is learned from, as by a new head.
         rounded: of the training with the rounding in it.
     """
     own = {name: getattr(asked, name) for name in Settings.__dataclass_fields__ if hasattr(asked, name)}
     if rounded:
         own |= {"epochs": asked.qat, "rate": asked.qat_rate}
     if asked.augment is None:
-        own["augment"] = augmentation(own["epochs"], asked.labels)
+        own["augment"] = augmentation(own["epochs"], from_labels=not taught or asked.labels > 0)
     return Settings(**own, seed=seed)
 
 

@@ -136,10 +136,10 @@ def train(
     assert asked is not None
     student = Network(small).on(where.device)
     learning, teacher = (student, lesson.teacher) if asked.match == 0 else matched(student, lesson.teacher)
+    how = settings(asked, job.recipe.seed, taught=teacher is not None)
     training = tune.Training(
-        learning, teacher, lesson.data, lesson.held_out, settings(asked, job.recipe.seed), where,
-        checkpoints, identity(job, asked, small, lesson),
-    )  # fmt: skip
+        learning, teacher, lesson.data, lesson.held_out, how, where, checkpoints, identity(job, asked, small, lesson)
+    )
     with threads_per_op(max(1, workers() // where.num_processes)):
         fitted = training.run(resume=resume, track=stage.track)
     return Tuned(student.to("cpu").finished(), fitted, tuple(_changes(asked, lesson, fitted)), lesson.images)

@@ -14,7 +14,7 @@ LIGHTLY: tuple[Augmentation, ...] = ("flip",)
 PATIENT = 20  # passes, from which on a teacher's answers to images far from the real ones are worth learning
 
 
-def augmentation(epochs: int, labels: float) -> tuple[Augmentation, ...]:
+def augmentation(epochs: int, *, from_labels: bool) -> tuple[Augmentation, ...]:
     """What suits a training for which nothing is asked.
 
     A student that already answers nearly as its teacher does has nothing to overfit in a few passes, and would spend
@@ -25,9 +25,9 @@ def augmentation(epochs: int, labels: float) -> tuple[Augmentation, ...]:
 
     Args:
         epochs: passes over the images.
-        labels: share of the loss that looks at them, 0..1.
+        from_labels: all or part of the loss looks at labels.
     """
-    return LIGHTLY if labels == 0 and epochs < PATIENT else AUGMENTED
+    return AUGMENTED if from_labels or epochs >= PATIENT else LIGHTLY
 
 
 @dataclass(frozen=True, slots=True)

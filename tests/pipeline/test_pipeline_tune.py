@@ -172,9 +172,9 @@ def test_images_that_teach_nothing_are_refused(
 
 
 def test_labels_that_are_not_there_teach_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Unlabelled images cannot be judged by either, which is the first thing that is said."""
+    """Images without labels are no data set: the trained model could not be judged by them either."""
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "plain.npz", x_train=rng.integers(0, 255, (64, 16, 16), np.uint8))
     ran = tune(capfd, tmp_path / "plain.npz", MODEL, *QUICK, "--labels", 0.5, "--out", tmp_path / "tuned")
-    assert ran.code == 2 and "plain.npz" in ran.problem[0], ran.err
+    assert ran.code == 2 and ran.problem[0] == f"{tmp_path / 'plain.npz'} lacks the arrays of a data set", ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["plain.npz"]
