@@ -20,7 +20,7 @@ RUN = ROOT / "out" / "demo" / "cnn"
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="planted, cuts or parity; repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="planted, cuts, parity or old_runtime; repeatable.")] = None,
     run: Annotated[Path, typer.Option(help="What `shrink export` wrote.")] = RUN,
     scale: Annotated[float, typer.Option(help="Do so much of the full amount, 0 to 1.")] = 1.0,
     results: Annotated[Path, typer.Option(help="Where the rows go.")] = RESULTS,
@@ -39,6 +39,7 @@ ROWS = {
     "planted": "benchmarks.onboard.planted",
     "cuts": "benchmarks.onboard.cuts",
     "parity": "benchmarks.onboard.parity",
+    "old_runtime": "benchmarks.onboard.old_runtime",
 }
 
 if __name__ == "__main__":

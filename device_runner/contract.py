@@ -39,6 +39,7 @@ def rules(m: Manifest) -> Iterator[tuple[bool, str]]:
     yield from quantization("input", m.input)
     yield from grey_levels(m.input)
     yield from quantization("output", m.output)
+    yield math.isfinite(m.output.kernel_spread or 0.0), f"output.kernel_spread is {m.output.kernel_spread}"
     yield bool(m.labels), "labels is empty"
     yield m.output.shape == (1, len(m.labels)), f"output.shape is {m.output.shape} for {len(m.labels)} labels"
     yield from preprocessing(m.preprocess, m.input)

@@ -20,6 +20,7 @@ FLAT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 DType = Literal["float32", "int8", "uint8"]
@@ -57,6 +58,9 @@ class Output(Tensor, frozen=True, kw_only=True):
     """The answer: one score per label, shape (1, classes)."""
 
     kind: Literal["logits", "probabilities"]
+    kernel_spread: NotNegative | None = (
+        None  # largest difference of a score between two kernel sets; None: not measured
+    )
 
 
 class Preprocess(Record, frozen=True, kw_only=True):

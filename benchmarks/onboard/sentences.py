@@ -34,4 +34,19 @@ def parity(r: Result) -> str:
     )
 
 
-SENTENCES: dict[str, Callable[[Result], str]] = {"planted": planted, "cuts": cuts, "parity": parity}
+def old_runtime(r: Result) -> str:
+    said = (
+        f"{row['apart']:.3g} from the golden outputs, {row['allowed']:.3g} allowed" if row["passed"] else "refused"
+        for row in r["rows"]
+    )
+    return f"on {r['cpu']}: " + "; ".join(
+        f"{row['target']} with {row['engine']} {words}" for row, words in zip(r["rows"], said, strict=True)
+    )
+
+
+SENTENCES: dict[str, Callable[[Result], str]] = {
+    "planted": planted,
+    "cuts": cuts,
+    "parity": parity,
+    "old_runtime": old_runtime,
+}

@@ -21,6 +21,7 @@ from shrink.report import markdown, schema
 from shrink.runs import pictures, predictions
 from shrink.steps.reporting import Outcome, versions
 from shrink.steps.writing import Artifact
+from shrink.verify import kernels
 
 REPORT_JSON, REPORT_MD, REPORT_HTML = (
     "report.json",
@@ -54,7 +55,17 @@ def bundles(outcome: Outcome) -> Iterator[Bundle]:
         if outcome.is_bundled(target.name):
             item = outcome.artifacts[target.name]
             golden = make_golden(images, job.model.preprocess, item.candidate.input, item.candidate.engine.run)
-            yield Bundle(_manifest(outcome, item), item.model, golden)
+            spread = _kernel_spread(outcome, item, images, golden)
+            yield Bundle(_manifest(outcome, item, spread), item.model, golden)
+
+
+def _kernel_spread(outcome: Outcome, item: Artifact, images: list[bytes], golden: bytes) -> float | None:
+    """How far the answers of other kernels lie from the golden ones; None where there are none."""
+    run = kernels.alone(item.model) if kernels.differ(item.inspection.truth) else None
+    if run is None:
+        return None
+    other = make_golden(images, outcome.job.model.preprocess, item.candidate.input, run)
+    return kernels.spread(golden, other, item.candidate.output)
 
 
 def records(outcome: Outcome) -> dict[str, bytes]:
@@ -93,7 +104,7 @@ def save(out: Path, made: list[Bundle], report: schema.Report, beside: Mapping[s
         (folder / REPORT_MD).write_text(markdown.render(report, out), encoding="utf-8")
 
 
-def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
+def _manifest(outcome: Outcome, item: Artifact, kernel_spread: float | None) -> Manifest:
     """All but the files, which `write_bundle` fills in."""
     job, name, engine, remade = outcome.job, item.target.name, item.candidate.engine, outcome.remade
     return Manifest(
@@ -103,7 +114,7 @@ def _manifest(outcome: Outcome, item: Artifact) -> Manifest:
         task="classification",
         model=MODEL_NAMES[item.target.format],
         input=item.candidate.input,
-        output=item.candidate.output,
+        output=msgspec.structs.replace(item.candidate.output, kernel_spread=kernel_spread),
         preprocess=job.model.preprocess,
         labels=one_line_labels(labels(job.model, job.split.evaluation)),
         files=(),

@@ -245,6 +245,24 @@ def test_a_runtime_without_the_kernels_of_the_record_is_named(bundles: dict[str,
         selftest(of_xnnpack, plain)
 
 
+def test_other_kernels_are_held_to_what_was_measured_of_such(bundles: dict[str, Bundle]):
+    """One code of the bundle is 1.5 % of the range: two are over 2 %, four over the 5 % that may be allowed."""
+    bundle = bundles["tflite-int8"]
+    scale, truth = bundle.manifest.output.scale, msgspec.structs.replace(bundle.manifest.truth, delegate="XNNPACK")
+
+    def by(codes: int, spread: float | None, delegate: str | None = None) -> float:
+        output = msgspec.structs.replace(bundle.manifest.output, kernel_spread=spread)
+        engine = Altered(engine_of(bundle), lambda y, n: y + np.int8(codes))
+        engine.delegate = delegate
+        return selftest(changed(bundle, truth=truth, output=output), engine).worst_output
+
+    assert by(2, 1.4 * scale) == pytest.approx(2 * scale, rel=1e-4)
+    for codes, spread, delegate in ((2, None, None), (2, 0.5 * scale, None), (3, 1.4 * scale, None), (4, 1e9, None),
+                                    (2, 1.4 * scale, "XNNPACK, 1 partition")):  # fmt: skip
+        with pytest.raises(SelfTestError, match="gives another output"):
+            by(codes, spread, delegate)
+
+
 def test_a_change_of_class_is_excused_only_where_golden_is_undecided():
     decided, undecided = np.array([1.0, 0.5], np.float32), np.array([1.0, 0.95], np.float32)
     assert check_output(undecided, np.array([0.96, 0.99], np.float32), 0, tolerance=0.1) == pytest.approx(

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 from pipeline_samples import BESIDE, CLASSES, MODELS, Exported, folder
 from run_cli import Ran
 
-from device_runner.bundle import open_bundle
+from device_runner.bundle import Bundle, open_bundle
 from device_runner.engines import open_engine
+from device_runner.golden import read_golden
 from device_runner.selftest import selftest
 from shrink import pipeline
 from shrink.errors import OutputError
@@ -62,6 +64,24 @@ def test_a_device_passes_pixels_through_to_a_bundle_without_floats(export: Expor
         "int8",
     )
     assert selftest(bundle, open_engine(bundle.model, "tflite")).n == 16
+    assert out.kernel_spread == pytest.approx(spread_of(bundle), rel=1e-6) and out.kernel_spread < 10 * out.scale
+
+
+def spread_of(bundle: Bundle) -> float:
+    """The largest difference between the golden outputs and those of LiteRT's interpreter without XNNPACK."""
+    golden, m = read_golden(bundle.files["golden.npz"]), bundle.manifest
+    alone = Interpreter(
+        model_content=bundle.model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    alone.allocate_tensors()
+    assert not any(op["op_name"] == "DELEGATE" for op in alone._get_ops_details())
+    worst = 0
+    for pixels, want in zip(golden.pixels, golden.outputs, strict=True):
+        alone.set_tensor(alone.get_input_details()[0]["index"], pixels[np.newaxis])
+        alone.invoke()
+        got = alone.get_tensor(alone.get_output_details()[0]["index"])
+        worst = max(worst, int(np.abs(got[0].astype(int) - want.astype(int)).max()))
+    return worst * float(m.output.scale or 0)
 
 
 def test_the_report_on_disk_is_the_report(exported: Exported) -> None:
