@@ -13,7 +13,7 @@ class TFLiteRuntime(TFLiteEngine):
     """A .tflite model in tflite_runtime."""
 
     name = "tflite_runtime"
-    fix = "pip install ai-edge-litert, which knows newer ops, or use a bundle for tflite-fp32"
+    fix = "pip install ai-edge-litert, which knows newer ops, or use a bundle for tflite-int8-full or tflite-fp32"
 
     def __init__(self, model: bytes, threads: int) -> None:
         self.version = version("tflite-runtime")
