@@ -8,13 +8,14 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from shrink.export.clamps import without_clamps
 from shrink.export.culprit import lowering_error
-from shrink.export.flatbuffer import compact
+from shrink.export.flatbuffer import compact, parse
 from shrink.export.float_ops import in_float
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
@@ -58,7 +59,7 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
         check_half(graph_module)
     if quantized and form.wide is None:  # 16-bit codes are symmetric: they reach below the end of a ReLU
         graph_module = without_clamps(graph_module)
-    import litert_torch
+    import litert_torch  # for its configuration
     from litert_torch.quantize import pt2e_quantizer
     from litert_torch.quantize.quant_config import QuantConfig
 
@@ -72,10 +73,10 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
     with _quiet(), strict() if quantized else contextlib.nullcontext():
         litert_torch.config.show_progress = False
         try:
-            model = litert_torch.convert(graph_module.eval(), (example,), quant_config=config).model_content()
+            model = _converted(graph_module.eval(), (example,), quant_config=config)
         except Exception as error:  # the converter raises many unrelated types; this is the border
             fix = "replace that op in the model by one the format has, or export to ONNX"
-            raise lowering_error(graph_module, litert_torch.convert, "TFLite", fix, error) from error
+            raise lowering_error(graph_module, _converted, "TFLite", fix, error) from error
     mixed = quantized and form.wide is None and not form.only_codes
     narrow = quantized and form.wide is None
     rewrites = (
@@ -87,6 +88,16 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
     model = model if form.wide is None else widen(model, form.wide)
     model = take_pixels(model, form.pixels) if form.pixels else model
     return compact(only_codes(model) if form.only_codes else model)
+
+
+def _converted(graph_module: fx.GraphModule, example: tuple[Tensor, ...], **options: Any) -> bytes:
+    """One conversion; what the converter writes as a graph within the graph, such as a scatter, runs nowhere fast."""
+    import litert_torch
+
+    model: bytes = litert_torch.convert(graph_module, example, **options).model_content()
+    if (count := len(parse(model).subgraphs)) > 1:
+        raise ValueError(f"the converter writes {count} graphs, one within the other")
+    return model
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ DYNAMIC = "dynamic"
 Printers and the simulation read it.
 """
 
+NOTHING = 1e-15
+"""Added to numbers it changes none above 2e-8; nor is its square subnormal, which would be slow."""
+
 KEEP_FLOAT = "keep_float"
 """Key in a node's meta: it must not be computed in int8."""
 FIXED_RANGE = "fixed_range"

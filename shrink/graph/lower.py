@@ -16,14 +16,23 @@ from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors, fold_scales
-from shrink.graph.lower_compute import attention, hard_sigmoid, hard_swish, layer_norm, number_to_tensor, silu
+from shrink.graph.lower_compute import (
+    attention,
+    hard_sigmoid,
+    hard_swish,
+    last_softmax,
+    layer_norm,
+    number_to_tensor,
+    silu,
+)
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
-from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats
+from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats, stretch
 from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.shapes import annotate_shapes, input_shape
+from shrink.graph.windows import write_windows
 
 aten = torch.ops.aten
 PIXEL_GRID, PIXEL_GRID_ALWAYS = "pixel_grid", "pixel_grid_always"
@@ -88,7 +97,7 @@ def _settle(graph_module: fx.GraphModule) -> None:
     annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
-FIRST: dict[str, Whole] = {"branches": merge_branches, "multiples": split_multiples}
+FIRST: dict[str, Whole] = {"windows": write_windows, "branches": merge_branches, "multiples": split_multiples}
 LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms}
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
@@ -105,19 +114,23 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "patches_to_linear": {aten.conv2d.default: patches_to_linear},
     "big_depthwise": {aten.conv2d.default: big_depthwise},
     "numbers": dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), number_to_tensor),
+    "last_softmax": {aten.softmax.int: last_softmax},
     "layer_norm": {aten.layer_norm.default: layer_norm},
     "pieces": {operator.getitem: piece},
+    "stretch": {aten.expand.default: stretch},
     "nearest": dict.fromkeys((aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default), nearest),
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
 DESCRIPTIONS = {
+    "windows": "windows over an image, and padding by reflection, written as slices, sums and concatenations",
+    "stretch": "copies along an axis written as a sum that stretches",
     "branches": "sums of convolutions of one value, or of depthwise branches, written as one convolution",
     "hard_sigmoid": "written as relu6(x + 3) / 6",
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",
     "pool_to_mean": "global average pool written as mean",
-    "pool_padding": "zeros put around what is not negative before its maximum is taken",
+    "pool_padding": "zeros, or copies of its edges, put around a value before its maximum is taken",
     "pad_with": "padding with a number written as a concatenation",
     "every_other": "slices with steps written as a reshape and a selection",
     "average_pool": "average pools written as depthwise convolutions, means or selections",
@@ -129,6 +142,7 @@ DESCRIPTIONS = {
     "norms": "scales and shifts of norms moved into the weights after them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
+    "last_softmax": "softmax over another axis written as one over the last",
     "layer_norm": "layer norms written op by op",
     "pieces": "parts of a split written as slices",
     "nearest": "nearest resizes written as concatenations or selections",

@@ -77,6 +77,21 @@ def attention(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return call(node, aten.reshape.default, result, list(node.meta["shape"])) if joined else result
 
 
+def last_softmax(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A softmax over another axis than the last, with that axis moved there and back.
+
+    TFLite's softmax knows the last axis only. The converter writes the others op by op, among them a maximum with minus
+    infinity, which in an int8 file gets codes, and answers nonsense.
+    """
+    args: tuple[Any, ...] = node.args
+    source, axis, rank = args[0], args[1], len(node.meta["shape"])
+    if axis % rank == rank - 1:
+        return None
+    order = [*(i for i in range(rank) if i != axis % rank), axis % rank]
+    moved = call(node, aten.softmax.int, call(node, aten.permute.default, source, order), -1)
+    return call(node, aten.permute.default, moved, [order.index(i) for i in range(rank)])
+
+
 def layer_norm(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """(x - mean) / sqrt(variance + eps) * weight + bias, op by op: no runtime has it in integers."""
     given: tuple[Any, ...] = node.args

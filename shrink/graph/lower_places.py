@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from shrink.graph.edit import add_constant, call
+from shrink.graph.edit import KEEP_FLOAT, NOTHING, add_constant, call
 
 aten = torch.ops.aten
 
@@ -46,6 +46,26 @@ def every_other(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if step == 1 or not 0 <= first < step or shape[axis] != -(-size // step):
         return None
     return every(node, source, list(source.meta["shape"]), axis, step, first)
+
+
+def stretch(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Copies along axes as a sum with next to nothing, in float: in sums XNNPACK stretches; it has no BROADCAST_TO."""
+    source: Any = node.args[0]
+    shape, size = list(node.meta["shape"]), list(source.meta["shape"])
+    size = [1] * (len(shape) - len(size)) + size
+    if node.meta["dtype"] is not torch.float32 or len(shape) > MOST_AXES or shape == size:
+        return None
+    if len(size) != len(source.meta["shape"]):
+        source = call(node, aten.reshape.default, source, size)
+    with node.graph.inserting_before(node):
+        ones = [new if new != old else 1 for new, old in zip(shape, size, strict=True)]
+        nothing = add_constant(graph_module, f"{node.name}_nothing", torch.full(ones, NOTHING))
+    found = call(node, aten.add.Tensor, source, nothing)
+    found.meta[KEEP_FLOAT] = True
+    return found
+
+
+MOST_AXES = 6  # that XNNPACK stretches over
 
 
 _SLICE: list[Any] = [None, 0, None, None, 1]  # defaults of slice(x, axis, start, end, step)

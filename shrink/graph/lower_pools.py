@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.nn import functional
 
 from shrink.graph.clamps import CLAMPS, clamp_ends
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call
 from shrink.graph.lower_convolutions import MOST_TAPS
 from shrink.graph.lower_places import every
+from shrink.graph.windows import pool_edges
 
 aten = torch.ops.aten
 
@@ -25,7 +27,7 @@ def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Pad with 0 before a maximum of values that are not negative.
+    """Pad with 0 before a maximum of values that are not negative, and with copies of the edges before any other.
 
     PyTorch pads with minus infinity, which TFLite writes as PADV2: XNNPACK does not take it, and the graph is cut
     in two there.
@@ -33,7 +35,9 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args: list[Any] = [*node.args]
     x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
     high, wide = pair(padding)
-    if not (high or wide) or ceil or not _is_nonnegative(x):
+    if not _is_nonnegative(x):
+        return pool_edges(node)
+    if not (high or wide) or ceil:
         return None
     padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
     return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
@@ -48,10 +52,10 @@ def average_pool(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
     XNNPACK averages floats only, and the converter writes the pool in int8 where its neighbours are, so that the graph
     is cut in two there. The equal weights are all 127 in int8, which is exact. An average over one number is a slice
-    with steps.
+    with steps. Where windows reach over the edge, what they lack is a constant map of factors.
     """
     given: list[Any] = [*node.args]
-    x, kernel, stride, padding, ceil, padded_too, divisor = given + _POOL[len(given) :]
+    x, kernel, stride, padding, _, padded_too, divisor = given + _POOL[len(given) :]
     size, edge = pair(kernel), pair(padding)
     step = pair(stride or kernel)
     if len(x.meta["shape"]) != 4:
@@ -59,16 +63,29 @@ def average_pool(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     _, channels, *places = x.meta["shape"]
     if size == (1, 1) and edge == (0, 0) and divisor in (None, 1):
         return _some_places(node, x, step)
-    if ceil or (edge != (0, 0) and not padded_too):
+    beyond = [max(0, (n - 1) * s + k - b - 2 * e)
+              for n, s, k, b, e in zip(node.meta["shape"][2:], step, size, places, edge, strict=True)]  # fmt: skip
+    uneven = any(beyond) or (edge != (0, 0) and not padded_too)
+    if uneven and step == (1, 1):  # which TFLite has, in float
         return None
     if size == tuple(places) and edge == (0, 0) and divisor in (None, size[0] * size[1]):
         return call(node, aten.mean.dim, x, [2, 3], True)
     if size[0] * size[1] > MOST_TAPS:
         return None
+    pads = [pad for e, b in reversed([*zip(edge, beyond, strict=True)]) for pad in (e, e + b)]
     weight = torch.full((channels, 1, *size), 1 / (divisor or size[0] * size[1]))
     with node.graph.inserting_before(node):
         weights = add_constant(graph_module, f"{node.name}_weight", weight)
-    return call(node, aten.conv2d.default, x, weights, None, [*step], [*edge], [1, 1], channels)
+    if any(beyond):
+        x, edge = call(node, aten.constant_pad_nd.default, x, pads, 0.0), (0, 0)
+    found = call(node, aten.conv2d.default, x, weights, None, [*step], [*edge], [1, 1], channels)
+    if not uneven:
+        return found
+    ones = torch.ones(1, 1, *places)  # of which a window over the edge averages fewer than it adds up
+    sums = functional.conv2d(functional.pad(ones, pads), weight[:1], stride=step)
+    with node.graph.inserting_before(node):
+        more = add_constant(graph_module, f"{node.name}_more", functional.avg_pool2d(ones, *given[1:]) / sums)
+    return call(node, aten.mul.Tensor, found, more)
 
 
 _POOL: list[Any] = [None, [1, 1], [], 0, False, True, None]  # defaults of avg_pool2d(x, kernel, stride, padding, ...)

@@ -8,6 +8,7 @@ What is left as it is has no other spelling. All rewrites are exact.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import fx
 
 from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
-from shrink.graph.edit import call, is_constant, replace
+from shrink.graph.edit import add_constant, call, constant, is_constant, replace
 
 aten = torch.ops.aten
 
@@ -53,6 +54,8 @@ def unify(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if node.target in CLAMPS:
             _clamp_before_pool(node)
+        if node.target in (aten.permute.default, aten.transpose.int):
+            _turn_before_expand(node)
 
 
 def _shape(node: fx.Node) -> list[int]:
@@ -148,6 +151,33 @@ def _repeat(node: fx.Node, x: fx.Node, times: Any) -> fx.Node:
     return x
 
 
+def _product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
+    """A product with a constant matrix as a linear, whose weights an int8 file holds in 8 bits.
+
+    TFLite multiplies as many matrices as there are on the other side only, and would stretch the constant.
+    """
+    if is_constant(x) or not is_constant(y) or len(_shape(y)) != 2 or len(_shape(x)) < 2:
+        return None
+    module = node.graph.owning_module
+    assert module is not None
+    with node.graph.inserting_before(node):
+        weight = add_constant(module, f"{node.name}_weight", constant(module, y).t().contiguous())
+    return call(node, aten.linear.default, x, weight)
+
+
+def _first(node: fx.Node, pool: fx.Node, index: int) -> fx.Node | None:
+    """The maxima of an adaptive pool whose windows are all of one size, as a plain pool; places are another output."""
+    if pool.target is not aten.adaptive_max_pool2d.default or index != 0:
+        return None
+    args: tuple[Any, ...] = pool.args
+    x, wanted = args
+    places = _shape(x)[-2:]
+    if any(size % count for size, count in zip(places, wanted, strict=True)):
+        return None
+    kernel = [size // count for size, count in zip(places, wanted, strict=True)]
+    return call(node, aten.max_pool2d.default, x, kernel, kernel)
+
+
 REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.relu6.default: _relu6,
     aten.clamp.default: _clamp,
@@ -162,6 +192,9 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.rsub.Tensor: _reversed_sub,
     aten.mean.dim: _mean,
     aten.expand.default: _expand,
+    operator.getitem: _first,
+    aten.matmul.default: _product,
+    aten.mm.default: _product,
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,
 }
@@ -179,3 +212,29 @@ def _clamp_before_pool(node: fx.Node) -> None:
         clamped.meta.update(pool.args[0].meta, layer=node.meta.get("layer", ""))
         pool.update_arg(0, clamped)
         replace(node, pool)
+
+
+def _turn_before_expand(node: fx.Node) -> None:
+    """permute(expand(x)) = expand(permute(x)), which its readers may stretch themselves; litert-torch 0.10 takes a
+    turn of what it has stretched for a reshape, and answers wrongly (BoTNet's relative positions)."""
+    expanded: Any = node.args[0]
+    if expanded.target is not aten.expand.default or len(_shape(expanded)) != len(_shape(expanded.args[0])):
+        return
+    turned = call(node, node.target, expanded.args[0], *node.args[1:])
+    turned.meta["shape"] = tuple(torch.empty(_shape(expanded.args[0])).permute(_order(node)).shape)
+    if all(_stretches(user, node, turned) for user in node.users):
+        replace(node, turned)
+        return
+    again = call(node, aten.expand.default, turned, _shape(node))
+    again.meta.update(node.meta)
+    replace(node, again)
+
+
+def _order(node: fx.Node) -> list[int]:
+    axes: list[Any] = list(range(len(_shape(node))))
+    if node.target is aten.permute.default:
+        given: Any = node.args[1]
+        return [axis % len(axes) for axis in given]
+    a, b = (int(axis) for axis in node.args[1:3])  # type: ignore[arg-type]
+    axes[a], axes[b] = axes[b], axes[a]
+    return axes

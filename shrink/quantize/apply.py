@@ -13,7 +13,17 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from shrink.graph.clamps import CLAMPS
-from shrink.graph.edit import DYNAMIC, add_constant, add_to_bias, call, constant, copied, set_constant
+from shrink.graph.edit import (
+    DYNAMIC,
+    NOTHING,
+    add_constant,
+    add_to_bias,
+    call,
+    constant,
+    copied,
+    scalar_like,
+    set_constant,
+)
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
 from shrink.quantize.plan import Plan
 from shrink.quantize.rounding import Rounded
@@ -44,6 +54,8 @@ def apply(
     """
     result = copied(graph_module)
     nodes = {node.name: node for node in result.graph.nodes}
+    for source, reader in plan.scheme.pulled:
+        _stop_codes(result, nodes[source], nodes[reader])
     for name, codes in plan.codes.items():
         _hold(nodes[name], _wide(codes) if wide else _narrow(codes, unsigned), plan)
     for name in sorted(plan.scheme.static | plan.scheme.dynamic.keys()):
@@ -68,6 +80,14 @@ def _wide(codes: Affine) -> tuple[Any, ...]:
     """The 16-bit codes that reach as far as the 8-bit ones."""
     reach = codes.scale * max(codes.zero_point - LOW, HIGH - codes.zero_point)
     return reach / WIDE_HIGH, 0, -WIDE_HIGH - 1, WIDE_HIGH, torch.int16
+
+
+def _stop_codes(graph_module: fx.GraphModule, source: fx.Node, reader: fx.Node) -> None:
+    """Put a sum in float, which the converter neither pulls codes through nor drops, before a reader."""
+    nothing = scalar_like(graph_module, reader, f"{reader.name}_nothing", NOTHING)
+    stop = call(reader, torch.ops.aten.add.Tensor, source, nothing)
+    stop.meta.update(shape=source.meta["shape"], dtype=source.meta["dtype"])
+    reader.replace_input_with(source, stop)
 
 
 def _hold(node: fx.Node, args: tuple[Any, ...], plan: Plan) -> None:

@@ -9,7 +9,7 @@ is slower than float for exactly that reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,9 @@ STOPS_CODES = frozenset(
 """Ops in float that stay so behind codes. Through all others, be it a slice, a resize, an average pool
 or a maximum, the TFLite converter pulls the codes of their input."""
 
+JOINS = frozenset({"cat.default", "maximum.default", "minimum.default", "where.self"})
+"""Ops all of whose operands the TFLite converter rounds to the codes of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
@@ -51,6 +54,7 @@ class Scheme:
         ends: values behind a clamp -> its lower and upper end.
         fixed: values whose range is known beforehand.
         slow: ops with weights left in float, for they are slower with run-time ranges.
+        pulled: pairs of a value and a reader, both in float, between which the TFLite converter would put codes.
     """
 
     static: frozenset[str]
@@ -59,6 +63,7 @@ class Scheme:
     tied: tuple[tuple[str, str], ...]
     fixed: Mapping[str, tuple[float, float]]
     slow: frozenset[str] = frozenset()
+    pulled: tuple[tuple[str, str], ...] = ()
     spare: tuple[tuple[str, str], ...] = ()
     ends: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -124,6 +129,7 @@ def plan_scheme(
         moved(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
+        () if target.float_output else tuple(dict.fromkeys(_pulled(graph, static, values, target))),
         spare,
         {n.name: clamp_ends(n) for n in values if spare and n in static and op_name(n) in target.clamp},
     )
@@ -210,6 +216,48 @@ def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
     if node in static:
         return True
     return op_name(node) not in STOPS_CODES and any(_from_codes(n, static, target) for n in activations(node, target))
+
+
+def _pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target: Target) -> Iterator[tuple[str, str]]:
+    """Where the converter would compute on codes what the simulation computes in float: (value, reader).
+
+    It pulls codes down through what joins them with other values, such as a concatenation with a class token, whose
+    numbers it rounds to the same codes, whatever their size. It pulls codes up through what moves numbers, to a value
+    that others read in float.
+    """
+    for node in (n for n in graph.nodes if op_name(n) in JOINS and n not in static):
+        for source in activations(node, target):
+            if _from_codes(source, static, target):
+                yield source.name, node.name
+    above = [n for n in values if n not in static]
+    for node in above:  # grows
+        if node.op == "call_function" and node not in static and not _stops_codes(node, target):
+            for source in activations(node, target):
+                if _is_read_as_codes(source, static, target):
+                    above.append(source)
+                elif _shows_codes(source, node, target):
+                    yield source.name, node.name
+
+
+def _shows_codes(source: fx.Node, reader: fx.Node, target: Target) -> bool:
+    """Whether codes that are pulled up to a value from a reader reach its other readers, which want floats.
+
+    What an op in float gives is rounded for those that move it only; what has been moved is rounded for all.
+    """
+    others = [user for user in source.users if user is not reader]
+    return bool(others) and (not _stops_codes(source, target) or any(not _stops_codes(n, target) for n in others))
+
+
+def _is_read_as_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
+    """Whether all that read a value compute on codes, or move numbers to what does."""
+    return bool(node.users) and all(
+        user in static or (not _stops_codes(user, target) and _is_read_as_codes(user, static, target))
+        for user in node.users
+    )
+
+
+def _stops_codes(node: fx.Node, target: Target) -> bool:
+    return op_name(node) in STOPS_CODES or op_name(node) in target.compute
 
 
 def _touches_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:

@@ -216,6 +216,28 @@ class Gated(nn.Module):
         return self.head(F.relu(self.last(x)).mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """A class token goes beside what an int8 convolution makes of the others, as in a CoaT; keys take a softmax over
+    places. The token is small: on the codes of the others it would be nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.place = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.token, self.norm = nn.Parameter(torch.randn(1, 1, 8) * 0.02), nn.LayerNorm(8)
+        self.qkv, self.mix, self.head = nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token, x], 1)
+        for _ in range(2):
+            first, others = x[:, :1], x[:, 1:]
+            places = others.transpose(1, 2).reshape(1, 8, 4, 4)
+            x = torch.cat([first, (8 * places + self.place(places)).flatten(2).transpose(1, 2)], 1)
+            q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+            x = x + self.mix(q @ (k.softmax(1).transpose(1, 2) @ v))
+        return self.head(self.norm(x)[:, 0])
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -228,6 +250,7 @@ NETS: dict[str, type[nn.Module]] = {
     "products": Products,
     "rejoined": Rejoined,
     "shuffled": Shuffled,
+    "tokens": Tokens,
 }
 
 

@@ -172,6 +172,20 @@ def test_an_op_that_a_format_has_not_is_named_with_its_layer(form: str) -> None:
     assert graph_module.code == before
 
 
+def test_an_op_that_becomes_a_graph_within_the_graph_is_named() -> None:
+    """Sums of overlapping windows with gaps are a scatter, whose addition is a graph of its own."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.fold(x.reshape(1, 12, 16), (6, 6), 2, dilation=2).flatten(1)
+
+    graph_module = capture(Net(), (1, 3, 8, 8))
+    lower(graph_module, load("tflite-fp32").lower)
+    with pytest.raises(LoweringError, match=r"aten\.col2im\.default in layer .* cannot be written as TFLite") as caught:
+        to_tflite(graph_module, quantized=False)
+    assert "one within the other" in caught.value.why
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [((2, 5), (7, 13)), ((3, 4), (7, 8)), ((7, 14), (3, 5)), ((4, 4), (8, 12)), ((2, 3), (16, 18)), ((3, 2), (3, 14))],
