@@ -23,6 +23,8 @@ from shrink.quantize.scheme import Scheme
 from shrink.quantize.sums import alike
 
 LARGEST = 4095  # denominator: then ties are 1.2e-4 away, four times what float32 can be off at 255
+SUMS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor})
+FINEST = 2.0**-9
 MOST_CHANGE = 2e-4  # of a scale: at its far end a range moves by a twentieth of a code
 DENOMINATORS = np.arange(1, LARGEST + 1, 2)
 
@@ -37,6 +39,11 @@ def apart_from_ties(graph_module: fx.GraphModule, codes: Mapping[str, Affine], s
     """
     found, together = dict(codes), scheme.together()
     for node in graph_module.graph.nodes:
+        held = _held(node, found, scheme)
+        if node.target in SUMS and held is not None:
+            numbers = (n for n in node.all_input_nodes if is_constant(n) and n.name in found)
+            found.update({n.name: coarse(found[n.name], found[held].scale) for n in numbers})
+    for node in graph_module.graph.nodes:
         move = MOVES.get(node.target)
         held = _held(node, found, scheme)
         if move is None or held is None:
@@ -48,6 +55,16 @@ def apart_from_ties(graph_module: fx.GraphModule, codes: Mapping[str, Affine], s
         scale = move(graph_module, node, found, held)
         found.update({name: replace(found[name], scale=scale) for name in group if name in found})
     return found
+
+
+def coarse(number: Affine, total: float) -> Affine:
+    """The codes of a constant that is added, with a scale no finer than XNNPACK takes beside that of the sum.
+
+    It refuses a factor below 2^-10, and the sum is computed outside the delegate (HGNetV2's shifts after each ReLU).
+    """
+    scale = max(number.scale, total * FINEST)
+    zero_point = round(LOW - (LOW - number.zero_point) * number.scale / scale)
+    return Affine(scale, min(max(zero_point, LOW), HIGH))
 
 
 def _held(node: fx.Node, codes: Mapping[str, Affine], scheme: Scheme) -> str | None:

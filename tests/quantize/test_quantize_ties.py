@@ -10,8 +10,9 @@ import pytest
 from quantize_graphs import TFLITE, graph_of, images, plan_of, scheme_of
 from torch import Tensor, nn
 
-from shrink.quantize.codes import Affine
-from shrink.quantize.ties import MOST_CHANGE, apart_from_ties, odd_scale
+from shrink.quantize.codes import HIGH, LOW, Affine, affine
+from shrink.quantize.ranges import Range
+from shrink.quantize.ties import MOST_CHANGE, apart_from_ties, coarse, odd_scale
 
 FLOAT32 = 2.0**-23  # a sum times a factor: the factor and the product are each rounded once
 
@@ -72,3 +73,15 @@ def test_a_range_that_is_fixed_stays() -> None:
 
 def test_where_no_fraction_is_near_the_scale_stays() -> None:
     assert odd_scale(1e-6, 0.37, 49) == 0.37
+
+
+@pytest.mark.parametrize("value", [3e-6, -3e-6, 1e-3, 0.7, -40.0])
+def test_a_constant_that_is_added_is_no_finer_than_xnnpack_takes(value: float) -> None:
+    """Its factor is between 2^-10 and 2^8; and half a thousandth of a code is what the number may lose."""
+    total = 0.03
+    number = affine(Range(min(value, 0.0), max(value, 0.0)))
+    found = coarse(number, total)
+    assert 2.0**-10 < found.scale / total < 2.0**8 and LOW <= found.zero_point <= HIGH
+    real = (round(value / found.scale + found.zero_point) - found.zero_point) * found.scale
+    assert abs(real - value) <= max(found.scale, number.scale) / 2 * 1.001
+    assert found == number or found.scale <= total / 500
