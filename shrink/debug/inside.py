@@ -84,16 +84,18 @@ def onnx_runtime(model: bytes) -> Run:
     proto = onnx.load_model_from_string(model)
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     found: dict[str, tuple[float, int]] = {}
+    known = set(constants)  # before any image: the runtime computes these once, and then no output may have their names
     for node in proto.graph.node:
+        known.update(node.output if all(name in known for name in node.input if name) else ())
         spots = node.input[1:3]
-        if node.op_type != "DequantizeLinear" or node.input[0] in constants or not all(s in constants for s in spots):
+        if node.op_type != "DequantizeLinear" or node.input[0] in known or not all(s in constants for s in spots):
             continue
         scale, zero = (numpy_helper.to_array(constants[s]) for s in spots)
         if scale.size == 1 and node.output[0] not in found:
             shift = UNSIGNED if zero.dtype == np.uint8 else 0
             found[node.output[0]] = float(scale.ravel()[0]), int(zero.ravel()[0]) - shift
-    known = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in found if name not in known)
+    given = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in found if name not in given)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -68,17 +68,26 @@ def test_what_is_held_on_codes_is_listed_in_order() -> None:
     assert [(name, scale, zero) for name, _, scale, zero in found] == [("conv2d", 0.1, 5), ("conv2d_1", 0.2, 5)]
 
 
-def test_inner_values_of_an_onnx_file_are_read_and_uint8_codes_are_shifted() -> None:
+@pytest.mark.parametrize("token", [False, True])
+def test_inner_values_of_an_onnx_file_are_read_and_uint8_codes_are_shifted(token: bool) -> None:
+    """A constant on codes, such as a class token, is no inner value: the runtime computes it before any image."""
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-        helper.make_node("Relu", ["d"], ["y"]),
+        helper.make_node("Add" if token else "Relu", ["d", "e"][: 1 + token], ["y"]),
     ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
     constants = [
         helper.make_tensor("s", TensorProto.FLOAT, [], [0.5]),
         helper.make_tensor("z", TensorProto.UINT8, [], [130]),
     ]
+    if token:
+        constants.append(helper.make_tensor("t", TensorProto.FLOAT, [1, 4], [1.0, 2.0, 3.0, 4.0]))
+        nodes[:0] = [
+            helper.make_node("Neg", ["t"], ["n"]),
+            helper.make_node("QuantizeLinear", ["n", "s", "z"], ["c"]),
+            helper.make_node("DequantizeLinear", ["c", "s", "z"], ["e"]),
+        ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
