@@ -37,7 +37,7 @@ ZOO: dict[str, Architecture] = {
         *_listed("timm", "CNN", """
             efficientnet_lite0 ghostnetv2_100 mobileone_s0 repvit_m1 mobilenetv4_conv_small fbnetc_100 hardcorenas_a
             tinynet_a lcnet_100 rexnet_100 hrnet_w18_small convnext_tiny convnext_atto repghostnet_100 starnet_s1
-            dla34 inception_next_atto
+            dla34 inception_next_atto hgnetv2_b0 skresnet18 eca_nfnet_l0
         """),
         *_listed("torchvision", "ViT", "vit_b_16 swin_t"),
         *_listed("timm", "ViT", """
@@ -48,6 +48,7 @@ ZOO: dict[str, Architecture] = {
             mobilenetv4_hybrid_medium mobilevit_s mobilevitv2_050 levit_128 efficientformer_l1 efficientformerv2_s0
             tiny_vit_5m_224 fastvit_t8 edgenext_small edgenext_xx_small coatnet_0_rw_224 coatnet_nano_rw_224
             poolformer_s12 efficientvit_b0 efficientvit_m0 maxvit_nano_rw_256 pvt_v2_b0 shvit_s1 swiftformer_xs
+            coat_lite_tiny botnet26t_256 halonet26t nest_tiny
         """),
         *_listed("timm", "mixer", "mixer_s16_224 resmlp_12_224 gmlp_s16_224"),
     )
