@@ -58,9 +58,7 @@ class Output(Tensor, frozen=True, kw_only=True):
     """The answer: one score per label, shape (1, classes)."""
 
     kind: Literal["logits", "probabilities"]
-    kernel_spread: NotNegative | None = (
-        None  # largest difference of a score between two kernel sets; None: not measured
-    )
+    kernel_spread: NotNegative | None = None  # how far scores of two kernel sets were apart; None: not measured
 
 
 class Preprocess(Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call
 from shrink.graph.lower_convolutions import MOST_TAPS
 from shrink.graph.lower_places import every
-from shrink.graph.windows import pool_edges
+from shrink.graph.windows import MODES, MOST_COPIES, surround
 
 aten = torch.ops.aten
 
@@ -30,16 +30,21 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Pad with 0 before a maximum of values that are not negative, and with copies of the edges before any other.
 
     PyTorch pads with minus infinity, which TFLite writes as PADV2: XNNPACK does not take it, and the graph is cut
-    in two there.
+    in two there. A window that reaches over the edge holds the last row, too, as long as no more than half of it does,
+    so that a copy of that row changes no maximum.
     """
     args: list[Any] = [*node.args]
     x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
     high, wide = pair(padding)
-    if not _is_nonnegative(x):
-        return pool_edges(node)
     if not (high or wide) or ceil:
         return None
-    padded = call(node, aten.constant_pad_nd.default, x, [wide, wide, high, high], 0.0)
+    pads = [wide, wide, high, high]
+    if _is_nonnegative(x):
+        padded = call(node, aten.constant_pad_nd.default, x, pads, 0.0)
+    elif pair(dilation) == (1, 1) and max(pads) <= MOST_COPIES:
+        padded = surround(node, x, pads, MODES["replicate"])
+    else:
+        return None
     return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
 
 

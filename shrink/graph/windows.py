@@ -136,7 +136,7 @@ Edges = Callable[[int, int], "tuple[list[int], list[int]]"]
 MODES: Mapping[str, Edges] = {"reflect": _mirrored, "replicate": _repeated}
 
 
-def _surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx.Node:
+def surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx.Node:
     """Put rows of a value around it; `pads` as PyTorch takes them, the last axis first."""
     rank = len(_shape(x))
     for place in range(0, len(pads), 2):
@@ -157,7 +157,7 @@ def _padded(node: fx.Node) -> fx.Node | None:
     x, pads, mode = args[0], args[1], (args[2] if len(args) > 2 else _MODE_OF.get(node.target, ""))
     if mode not in MODES or not 0 <= min(pads) <= max(pads) <= MOST_COPIES:
         return None
-    return _surround(node, x, pads, MODES[mode])
+    return surround(node, x, pads, MODES[mode])
 
 
 _MODE_OF: Mapping[Any, str] = {
@@ -165,21 +165,6 @@ _MODE_OF: Mapping[Any, str] = {
     aten.reflection_pad2d.default: "reflect",
     aten.replication_pad2d.default: "replicate",
 }
-
-
-def pool_edges(node: fx.Node) -> fx.Node | None:
-    """A maximum over a padded image, with its edges put around it once more.
-
-    PyTorch pads with minus infinity, which TFLite writes as PADV2. A window that reaches over the edge holds the last
-    row, too, as long as no more than half of it does, so that a copy of it changes no maximum.
-    """
-    args: list[Any] = [*node.args]
-    x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
-    high, wide = pair(padding)
-    if not (high or wide) or ceil or pair(dilation) != (1, 1) or max(high, wide) > MOST_COPIES:
-        return None
-    around = _surround(node, x, [wide, wide, high, high], _repeated)
-    return call(node, aten.max_pool2d.default, around, kernel, stride or kernel, [0, 0])
 
 
 WINDOWS: Mapping[Any, Rewrite] = {

@@ -215,7 +215,7 @@ def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
     """Whether the TFLite converter lets the reader of a value compute on codes, so that it cannot answer in float."""
     if node in static:
         return True
-    return op_name(node) not in STOPS_CODES and any(_from_codes(n, static, target) for n in activations(node, target))
+    return not _stops_codes(node) and any(_from_codes(n, static, target) for n in activations(node, target))
 
 
 def _pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target: Target) -> Iterator[tuple[str, str]]:
@@ -231,33 +231,32 @@ def _pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target
                 yield source.name, node.name
     above = [n for n in values if n not in static]
     for node in above:  # grows
-        if node.op == "call_function" and node not in static and not _stops_codes(node, target):
+        if node.op == "call_function" and node not in static and not _stops_codes(node):
             for source in activations(node, target):
-                if _is_read_as_codes(source, static, target):
+                if _is_read_as_codes(source, static):
                     above.append(source)
-                elif _shows_codes(source, node, target):
+                elif _shows_codes(source, node):
                     yield source.name, node.name
 
 
-def _shows_codes(source: fx.Node, reader: fx.Node, target: Target) -> bool:
+def _shows_codes(source: fx.Node, reader: fx.Node) -> bool:
     """Whether codes that are pulled up to a value from a reader reach its other readers, which want floats.
 
     What an op in float gives is rounded for those that move it only; what has been moved is rounded for all.
     """
     others = [user for user in source.users if user is not reader]
-    return bool(others) and (not _stops_codes(source, target) or any(not _stops_codes(n, target) for n in others))
+    return bool(others) and (not _stops_codes(source) or any(not _stops_codes(n) for n in others))
 
 
-def _is_read_as_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
+def _is_read_as_codes(node: fx.Node, static: set[fx.Node]) -> bool:
     """Whether all that read a value compute on codes, or move numbers to what does."""
     return bool(node.users) and all(
-        user in static or (not _stops_codes(user, target) and _is_read_as_codes(user, static, target))
-        for user in node.users
+        user in static or (not _stops_codes(user) and _is_read_as_codes(user, static)) for user in node.users
     )
 
 
-def _stops_codes(node: fx.Node, target: Target) -> bool:
-    return op_name(node) in STOPS_CODES or op_name(node) in target.compute
+def _stops_codes(node: fx.Node) -> bool:
+    return op_name(node) in STOPS_CODES
 
 
 def _touches_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
@@ -266,9 +265,7 @@ def _touches_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
 
 
 def _into_codes(node: fx.Node, static: set[fx.Node]) -> bool:
-    return any(
-        user in static or (op_name(user) not in STOPS_CODES and _into_codes(user, static)) for user in node.users
-    )
+    return any(user in static or (not _stops_codes(user) and _into_codes(user, static)) for user in node.users)
 
 
 def _left(node: fx.Node, target: Target, floats: Collection[str]) -> bool:

@@ -24,13 +24,15 @@ from shrink.quantize.sums import alike
 
 LARGEST = 4095  # denominator: then ties are 1.2e-4 away, four times what float32 can be off at 255
 SUMS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor})
-FINEST = 2.0**-9
+FINEST = 2.0**-9  # scale of a constant over that of the sum it goes into
 MOST_CHANGE = 2e-4  # of a scale: at its far end a range moves by a twentieth of a code
 DENOMINATORS = np.arange(1, LARGEST + 1, 2)
 
 
 def apart_from_ties(graph_module: fx.GraphModule, codes: Mapping[str, Affine], scheme: Scheme) -> dict[str, Affine]:
     """The codes, with the scales of averages and sums moved a little; what is tied to one moves with it.
+
+    Before, constants that are added get scales that XNNPACK takes: the sums are moved for these.
 
     Args:
         graph_module: with shapes in its meta.

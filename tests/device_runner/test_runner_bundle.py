@@ -306,6 +306,7 @@ LIES = {
     "layout of another shape": (edit("input", "layout", value="NCHW"), "input.shape is"),
     "float with a scale": (edit("input", "dtype", value="float32"), "is float32 but has a scale"),
     "negative scale": (edit("output", "scale", value=-0.1), "output.scale is -0.1"),
+    "negative spread": (edit("output", "kernel_spread", value=-0.1), "output.kernel_spread"),
     "int8 without scale": (edit("output", "scale", value=None), "output.scale is None"),
     "zero point of another dtype": (edit("output", "zero_point", value=200), "int8 needs one in -128..127"),
     "pixels on another scale": (edit("input", "values", value="pixels"), "pixels have (1.0, -128)"),
