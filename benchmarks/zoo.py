@@ -31,7 +31,9 @@ QUICK_CALIBRATION, QUICK_JUDGED = 8, 2  # the fewest from which one image can be
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="Measure this one, also if it is there; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure this one, also if it is there; timm:NAME is off the list.")
+    ] = None,
     set_: Annotated[Literal["a", "b"], typer.Option("--set", help="a: the five of every day; b: the whole zoo.")] = "b",
     quick: Annotated[
         bool, typer.Option("--quick", help="Few images, no timing, no peers: what converts, and does it answer.")
@@ -55,27 +57,31 @@ def main(
 ) -> None:
     """Measure architectures with random weights, one child process each, and write the tables.
 
-    Example: python -m benchmarks.zoo --quick --only mobilenet_v2
+    Examples:
+        python -m benchmarks.zoo --quick --only mobilenet_v2
+        python -m benchmarks.zoo --quick --only timm:xception41 --results out/zoo
     """
-    names = known(only, ZOO, "architecture") if only else list(SETS[set_])
+    specs = {name.partition(":")[2] or name: name for name in only} if only else {name: name for name in SETS[set_]}
+    known([spec for spec in specs.values() if ":" not in spec], ZOO, "architecture")
     chosen = [] if quick or peer == ["none"] else known(peer, PEERS, "peer") if peer else list(PEERS)
     files = tuple(known(target, TARGETS, "target") if target else TARGETS)
     asks = {
         name: Ask(
-            spec=ZOO[name].spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
+            spec=ZOO[spec].spec if spec in ZOO else spec,
+            out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
             turns=str(TURNS),
             targets=files, calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,
             min_rounds=rounds, max_seconds=seconds, seed=seed, quantize="fast" if quick else quantize,
         )
-        for name in names
+        for name, spec in specs.items()
     }  # fmt: skip
     store = Store("coverage" if quick else "zoo", results)
     measures = {name: partial(in_child, ask, limit, memory) for name, ask in asks.items()}
     asked = {name: settings(ask) for name, ask in asks.items()}
     failed = run_rows(store, measures, asked, Again(again or bool(only), keep))
     report.write(results)
-    typer.echo(f"{len(names) - failed} of {len(names)} architectures without a crash; see {results / 'README.md'}")
+    typer.echo(f"{len(specs) - failed} of {len(specs)} architectures without a crash; see {results / 'README.md'}")
 
 
 def settings(ask: Ask) -> dict[str, Setting]:
