@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from shrink.quantize.clipping import clipped, histograms
 from shrink.quantize.equalize import equalize
+from shrink.quantize.operands import op_name
 from shrink.quantize.rounding import round_layers
-from shrink.quantize.scheme import op_name
 from shrink.quantize.sensitivity import costs, multiplications
 from shrink.quantize.state import State, Tools, fingerprint
 

@@ -9,7 +9,7 @@ is slower than float for exactly that reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,25 +19,9 @@ from torch import fx
 from shrink.graph.clamps import clamp_ends
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
+from shrink.quantize.operands import activations, op_name, operands
+from shrink.quantize.pulled import pulled, touches_codes
 from shrink.targets import Target
-
-STOPS_CODES = frozenset(
-    f"{name}.{overload}"
-    for overload, names in {
-        "Tensor": "add sub mul div",
-        "default": "conv2d linear matmul bmm layer_norm gelu silu hardswish hardsigmoid sigmoid tanh relu hardtanh "
-        "leaky_relu abs exp neg rsqrt sqrt",
-        "dim": "mean",
-        "dim_IntList": "sum",
-        "int": "softmax",
-    }.items()
-    for name in names.split()
-)
-"""Ops in float that stay so behind codes. Through all others, be it a slice, a resize, an average pool
-or a maximum, the TFLite converter pulls the codes of their input."""
-
-JOINS = frozenset({"cat.default", "maximum.default", "minimum.default", "where.self"})
-"""Ops all of whose operands the TFLite converter rounds to the codes of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +60,6 @@ class Scheme:
         return found
 
 
-def op_name(node: fx.Node) -> str:
-    """The ATen overload without its namespace, such as `conv2d.default`; "" for other nodes."""
-    return str(node.target).removeprefix("aten.") if node.op == "call_function" else ""
-
-
-def operands(node: fx.Node, target: Target) -> list[fx.Node]:
-    """The inputs of `node` that need codes of their own: all but the weights and bias of a compute op."""
-    inputs = [node.args[0]] if op_name(node) in target.compute else node.all_input_nodes
-    return [n for n in inputs if isinstance(n, fx.Node)]
-
-
-def activations(node: fx.Node, target: Target) -> list[fx.Node]:
-    """The operands that depend on the image."""
-    return [n for n in operands(node, target) if not is_constant(n)]
-
-
 def plan_scheme(
     graph: fx.Graph,
     target: Target,
@@ -115,7 +83,7 @@ def plan_scheme(
         able = _available(graph, target, floats, apart=ran_dynamic)
         wanted = _wanted(graph, target, able)
         static = {n for n in _static(graph, target, able, wanted) if not _left(n, target, floats)}
-        held = set() if target.float_output else {n for n in ran_dynamic if _touches_codes(n, static, target)}
+        held = set() if target.float_output else {n for n in ran_dynamic if touches_codes(n, static, target)}
         if not held:
             break
         ran_dynamic = ran_dynamic - held
@@ -129,7 +97,7 @@ def plan_scheme(
         moved(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
-        () if target.float_output else tuple(dict.fromkeys(_pulled(graph, static, values, target))),
+        () if target.float_output else tuple(dict.fromkeys(pulled(graph, static, values, target))),
         spare,
         {n.name: clamp_ends(n) for n in values if spare and n in static and op_name(n) in target.clamp},
     )
@@ -209,63 +177,6 @@ def _static(graph: fx.Graph, target: Target, able: set[fx.Node], wanted: Mapping
     """The nodes computed on codes: with weights, or between others that are, or a clamp fused into one."""
     static = {n for n in able if n.op == "call_function" and (op_name(n) in target.compute or wanted[n])}
     return static | {n for n in graph.nodes if op_name(n) in target.clamp and _sole_input(n) in static}
-
-
-def _from_codes(node: Any, static: set[fx.Node], target: Target) -> bool:
-    """Whether the TFLite converter lets the reader of a value compute on codes, so that it cannot answer in float."""
-    if node in static:
-        return True
-    return not _stops_codes(node) and any(_from_codes(n, static, target) for n in activations(node, target))
-
-
-def _pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target: Target) -> Iterator[tuple[str, str]]:
-    """Where the converter would compute on codes what the simulation computes in float: (value, reader).
-
-    It pulls codes down through what joins them with other values, such as a concatenation with a class token, whose
-    numbers it rounds to the same codes, whatever their size. It pulls codes up through what moves numbers, to a value
-    that others read in float.
-    """
-    for node in (n for n in graph.nodes if op_name(n) in JOINS and n not in static):
-        for source in activations(node, target):
-            if _from_codes(source, static, target):
-                yield source.name, node.name
-    above = [n for n in values if n not in static]
-    for node in above:  # grows
-        if node.op == "call_function" and node not in static and not _stops_codes(node):
-            for source in activations(node, target):
-                if _is_read_as_codes(source, static):
-                    above.append(source)
-                elif _shows_codes(source, node):
-                    yield source.name, node.name
-
-
-def _shows_codes(source: fx.Node, reader: fx.Node) -> bool:
-    """Whether codes that are pulled up to a value from a reader reach its other readers, which want floats.
-
-    What an op in float gives is rounded for those that move it only; what has been moved is rounded for all.
-    """
-    others = [user for user in source.users if user is not reader]
-    return bool(others) and (not _stops_codes(source) or any(not _stops_codes(n) for n in others))
-
-
-def _is_read_as_codes(node: fx.Node, static: set[fx.Node]) -> bool:
-    """Whether all that read a value compute on codes, or move numbers to what does."""
-    return bool(node.users) and all(
-        user in static or (not _stops_codes(user) and _is_read_as_codes(user, static)) for user in node.users
-    )
-
-
-def _stops_codes(node: fx.Node) -> bool:
-    return op_name(node) in STOPS_CODES
-
-
-def _touches_codes(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
-    """Whether the TFLite converter would let an op that answers in float read or give codes."""
-    return _from_codes(node.args[0], static, target) or _into_codes(node, static)
-
-
-def _into_codes(node: fx.Node, static: set[fx.Node]) -> bool:
-    return any(user in static or (not _stops_codes(user) and _into_codes(user, static)) for user in node.users)
 
 
 def _left(node: fx.Node, target: Target, floats: Collection[str]) -> bool:

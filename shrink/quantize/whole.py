@@ -9,7 +9,8 @@ from torch import fx
 
 from shrink.errors import LoweringError
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
-from shrink.quantize.scheme import Scheme, is_fused, moved, op_name, operands
+from shrink.quantize.operands import op_name, operands
+from shrink.quantize.scheme import Scheme, is_fused, moved
 from shrink.targets import Target
 
 GIVEN: Mapping[str, tuple[float, float]] = {
