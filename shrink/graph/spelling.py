@@ -157,12 +157,28 @@ def _product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
     TFLite multiplies as many matrices as there are on the other side only, and would stretch the constant.
     """
     if is_constant(x) or not is_constant(y) or len(_shape(y)) != 2 or len(_shape(x)) < 2:
-        return None
+        return _thin_product(node, x, y)
     module = node.graph.owning_module
     assert module is not None
     with node.graph.inserting_before(node):
         weight = add_constant(module, f"{node.name}_weight", constant(module, y).t().contiguous())
     return call(node, aten.linear.default, x, weight)
+
+
+def _thin_product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
+    """A product of a column and a row as numbers times numbers; one with a column as one with a row, on the other side.
+
+    litert-torch 0.10 fails on both: on the first for its sizes, on the second where the column is reshaped after it.
+    """
+    if min(len(_shape(x)), len(_shape(y))) < 2:
+        return None
+    rows, inner, columns = *_shape(x)[-2:], _shape(y)[-1]
+    if inner == 1:
+        return call(node, aten.mul.Tensor, x, y)
+    if columns != 1 or rows == 1:
+        return None
+    row, turned = (call(node, aten.transpose.int, n, -2, -1) for n in (y, x))
+    return call(node, aten.transpose.int, call(node, aten.matmul.default, row, turned), -2, -1)
 
 
 def _first(node: fx.Node, pool: fx.Node, index: int) -> fx.Node | None:
@@ -195,6 +211,7 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     operator.getitem: _first,
     aten.matmul.default: _product,
     aten.mm.default: _product,
+    aten.bmm.default: _thin_product,
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,
 }

@@ -238,6 +238,23 @@ class Tokens(nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
+class Thin(nn.Module):
+    """Matrices times one column, whose product gates the channels (global context), and columns times rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.place, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 1, 1), nn.Conv2d(8, 8, 1)
+        self.mix, self.head = nn.Linear(1, 2), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        context = x.flatten(2).unsqueeze(1) @ self.place(x).flatten(2).softmax(-1).unsqueeze(3)
+        x = x * torch.sigmoid(self.gate(context.view(1, 8, 1, 1)))
+        a, b = self.mix(x.mean(1, keepdim=True).flatten(2).transpose(1, 2)).unbind(-1)
+        x = x + ((a @ a.transpose(0, 1)).sigmoid() @ b).reshape(1, 1, *x.shape[2:])
+        return self.head(x.mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -250,6 +267,7 @@ NETS: dict[str, type[nn.Module]] = {
     "products": Products,
     "rejoined": Rejoined,
     "shuffled": Shuffled,
+    "thin": Thin,
     "tokens": Tokens,
 }
 

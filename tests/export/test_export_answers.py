@@ -32,11 +32,13 @@ QUANTIZED = {
     ("gated", "onnx-int8", None): EXACT,
     ("shuffled", "tflite-int8", None): EXACT,
     ("shuffled", "onnx-int8", None): EXACT,
+    ("thin", "tflite-int8", None): EXACT,
+    ("thin", "onnx-int8", None): EXACT,
     ("tokens", "tflite-int8", None): 1e-2,
 }
 FLOAT = [
     (net, form)
-    for net in ("cnn", "vit", "misread", "products", "gated", "tokens")
+    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin")
     for form in ("tflite-fp32", "onnx-fp32")
 ]
 

@@ -172,6 +172,12 @@ def test_dropout_of_every_kind_is_gone() -> None:
         (lambda x: x * x.mean(-1, keepdim=True).expand_as(x), ["mean.dim", "mul.Tensor"]),
         (lambda x: x.mean(-1, keepdim=True).expand_as(x), ["mean.dim", "expand.default"]),
         (lambda x: x.mean(-1, keepdim=True).expand_as(x) * 2, ["mean.dim", "expand.default", "mul.Tensor"]),
+        (
+            lambda x: x @ x.mean(-1, keepdim=True),
+            ["mean.dim", *["transpose.int"] * 2, "matmul.default", "transpose.int"],
+        ),
+        (lambda x: x.mean(-2, keepdim=True) @ x.mean(-1, keepdim=True), ["mean.dim"] * 2 + ["matmul.default"]),
+        (lambda x: x.mean(-1, keepdim=True) @ x.mean(-2, keepdim=True), ["mean.dim"] * 2 + ["mul.Tensor"]),
         (lambda x: torch.einsum("bchw,bcwk->bckh", x, x) - x, ["einsum"]),
         (lambda x: x.view(1, 48, 16).unflatten(1, (3, 16)), ["reshape.default"] * 2),
     ],
