@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import fx
@@ -16,6 +17,23 @@ from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors, fold_scales
+from shrink.graph.lower_activations import (
+    celu,
+    elu,
+    hard_shrink,
+    log_sigmoid,
+    log_softmax,
+    log_sum_exp,
+    mish,
+    odd_clamp,
+    one_sided,
+    power,
+    prelu,
+    selu,
+    soft_shrink,
+    softplus,
+    threshold,
+)
 from shrink.graph.lower_compute import (
     attention,
     hard_sigmoid,
@@ -27,10 +45,16 @@ from shrink.graph.lower_compute import (
 )
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats, stretch
-from shrink.graph.lower_pools import average_pool, pool_padding, pool_to_mean
+from shrink.graph.lower_pools import (
+    across_channels,
+    average_pool,
+    pool_padding,
+    pool_to_mean,
+)
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
 from shrink.graph.pixels import align_to_pixels
+from shrink.graph.plain_norms import write_norms
 from shrink.graph.shapes import annotate_shapes, input_shape
 from shrink.graph.windows import write_windows
 
@@ -97,7 +121,13 @@ def _settle(graph_module: fx.GraphModule) -> None:
     annotate_shapes(graph_module, torch.zeros(input_shape(graph_module)))
 
 
-FIRST: dict[str, Whole] = {"windows": write_windows, "branches": merge_branches, "multiples": split_multiples}
+FIRST: dict[str, Whole] = {
+    "windows": write_windows,
+    "branches": merge_branches,
+    "multiples": split_multiples,
+    "place_norms": write_norms,
+    "integer_norms": partial(write_norms, in_float=False),
+}
 LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms}
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
@@ -105,8 +135,29 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "hard_sigmoid": {aten.hardsigmoid.default: hard_sigmoid},
     "hard_swish": {aten.hardswish.default: hard_swish},
     "silu": {aten.silu.default: silu},
+    "activations": {
+        aten.celu.default: celu,
+        aten.elu.default: elu,
+        aten.hardshrink.default: hard_shrink,
+        aten.log_sigmoid.default: log_sigmoid,
+        aten.mish.default: mish,
+        aten.selu.default: selu,
+        aten.softplus.default: softplus,
+        aten.softshrink.default: soft_shrink,
+        aten.threshold.default: threshold,
+    },
+    "prelu": {aten.prelu.default: prelu},
+    "clamps": {
+        aten.clamp.default: one_sided,
+        aten.clamp_min.default: one_sided,
+        aten.clamp_max.default: one_sided,
+        aten.hardtanh.default: odd_clamp,
+    },
+    "powers": {aten.pow.Tensor_Scalar: power},
+    "logarithms": {aten.log_softmax.int: log_softmax, aten.logsumexp.default: log_sum_exp},
     "pool_to_mean": {aten.adaptive_avg_pool2d.default: pool_to_mean},
     "pad_with": {aten.constant_pad_nd.default: pad_with},
+    "across_channels": {aten.avg_pool3d.default: across_channels},
     "pool_padding": {aten.max_pool2d.default: pool_padding},
     "every_other": {aten.slice.Tensor: every_other},
     "average_pool": {aten.avg_pool2d.default: average_pool},
@@ -118,7 +169,15 @@ RULES: dict[str, dict[object, Rewrite]] = {
     "layer_norm": {aten.layer_norm.default: layer_norm},
     "pieces": {operator.getitem: piece},
     "stretch": {aten.expand.default: stretch},
-    "nearest": dict.fromkeys((aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default), nearest),
+    "nearest": dict.fromkeys(
+        (
+            aten.upsample_nearest2d.vec,
+            aten.upsample_nearest2d.default,
+            aten._upsample_nearest_exact2d.vec,
+            aten._upsample_nearest_exact2d.default,
+        ),
+        nearest,
+    ),
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -126,6 +185,14 @@ DESCRIPTIONS = {
     "windows": "windows over an image, and padding by reflection, written as slices, sums and concatenations",
     "stretch": "copies along an axis written as a sum that stretches",
     "branches": "sums of convolutions of one value, or of depthwise branches, written as one convolution",
+    "place_norms": "group and instance norms written op by op",
+    "integer_norms": "group and instance norms written op by op",
+    "activations": "activations of exponentials written with exp, log and sigmoid, without comparisons",
+    "prelu": "written as relu(x) + slope * min(x, 0)",
+    "clamps": "clamps with one end, or with other two than runtimes fuse, written with a relu or relu6",
+    "powers": "written as products, or with exp and log",
+    "logarithms": "logarithms of sums of exponentials written with exp and log",
+    "across_channels": "averages across channels written as sums of slices",
     "hard_sigmoid": "written as relu6(x + 3) / 6",
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,20 +11,49 @@ from torch.nn import functional
 
 from shrink.graph.clamps import CLAMPS, clamp_ends
 from shrink.graph.convolution import pair
-from shrink.graph.edit import add_constant, call
+from shrink.graph.edit import add_constant, call, scalar_like
 from shrink.graph.lower_convolutions import MOST_TAPS
 from shrink.graph.lower_places import every
 from shrink.graph.windows import MODES, MOST_COPIES, surround
 
 aten = torch.ops.aten
+MOST_WEIGHTS = 2**18  # of the linear that an uneven average pool becomes
 
 
 def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A global average pool is a mean over height and width; XNNPACK's AVERAGE_POOL is float only."""
-    size: Any = node.args[1]
-    if list(size) not in ([1], [1, 1]):
+    """A global average pool is a mean over height and width, one over windows of several sizes a linear over places.
+
+    XNNPACK's AVERAGE_POOL is float only, and has windows of one size. An output's equal weights are exact in 8 bits.
+    """
+    x, wanted = node.args
+    assert isinstance(x, fx.Node)
+    size: Any = wanted
+    if list(size) in ([1], [1, 1]):
+        return call(node, aten.mean.dim, x, [2, 3], True)
+    count, channels, high, wide = x.meta["shape"]
+    if high * wide * math.prod(size) > MOST_WEIGHTS:
         return None
-    return call(node, aten.mean.dim, node.args[0], [2, 3], True)
+    kernel = torch.eye(high * wide).reshape(high * wide, 1, high, wide)
+    weight = functional.adaptive_avg_pool2d(kernel, size).flatten(1).t().contiguous()
+    with node.graph.inserting_before(node):
+        weights = add_constant(graph_module, f"{node.name}_weight", weight)
+    places = call(node, aten.reshape.default, x, [count, channels, high * wide])
+    return call(node, aten.reshape.default, call(node, aten.linear.default, places, weights), [*node.meta["shape"]])
+
+
+def across_channels(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """An average over neighbours along the first of three axes, as local response norms take it, as a sum of slices."""
+    given: list[Any] = [*node.args]
+    x, kernel, stride, padding, _, _, divisor = given + _POOL[len(given) :]
+    count, *others = kernel
+    if [*others, *(stride or kernel)] != [1, 1, 1, 1, 1] or any(padding if isinstance(padding, list) else [padding]):
+        return None
+    axis, places = len(x.meta["shape"]) - 3, node.meta["shape"][-3]
+    total = call(node, aten.slice.Tensor, x, axis, 0, places)
+    for i in range(1, count):
+        total = call(node, aten.add.Tensor, total, call(node, aten.slice.Tensor, x, axis, i, i + places))
+    share = scalar_like(graph_module, node, f"{node.name}_share", 1 / (divisor or count))
+    return call(node, aten.mul.Tensor, total, share)
 
 
 def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

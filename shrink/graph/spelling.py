@@ -8,7 +8,6 @@ What is left as it is has no other spelling. All rewrites are exact.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import fx
 from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace
+from shrink.graph.plain import PLAIN
 
 aten = torch.ops.aten
 
@@ -32,6 +32,8 @@ ALIASES = {
     aten.subtract.Tensor: aten.sub.Tensor,
     aten.divide.Tensor: aten.div.Tensor,
     aten.true_divide.Tensor: aten.div.Tensor,
+    aten.max.other: aten.maximum.default,
+    aten.min.other: aten.minimum.default,
 }
 """Ops that take the same arguments under another name."""
 
@@ -71,7 +73,8 @@ def _clamp(node: fx.Node, x: fx.Node, low: Any = None, high: Any = None) -> fx.N
         return None
     if low == 0 and high is None:
         return call(node, aten.relu.default, x)
-    return _relu6(node, x) if low == 0 and high == 6 else None
+    two_numbers = isinstance(low, int | float) and isinstance(high, int | float) and low < high
+    return call(node, aten.hardtanh.default, x, float(low), float(high)) if two_numbers else None
 
 
 def _pad(node: fx.Node, x: fx.Node, pads: Any, mode: str = "constant", value: float | None = None) -> fx.Node | None:
@@ -181,19 +184,6 @@ def _thin_product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
     return call(node, aten.transpose.int, call(node, aten.matmul.default, row, turned), -2, -1)
 
 
-def _first(node: fx.Node, pool: fx.Node, index: int) -> fx.Node | None:
-    """The maxima of an adaptive pool whose windows are all of one size, as a plain pool; places are another output."""
-    if pool.target is not aten.adaptive_max_pool2d.default or index != 0:
-        return None
-    args: tuple[Any, ...] = pool.args
-    x, wanted = args
-    places = _shape(x)[-2:]
-    if any(size % count for size, count in zip(places, wanted, strict=True)):
-        return None
-    kernel = [size // count for size, count in zip(places, wanted, strict=True)]
-    return call(node, aten.max_pool2d.default, x, kernel, kernel)
-
-
 REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.relu6.default: _relu6,
     aten.clamp.default: _clamp,
@@ -207,13 +197,14 @@ REWRITES: dict[object, Callable[..., fx.Node | None]] = {
     aten.rsub.Scalar: _reversed_sub,
     aten.rsub.Tensor: _reversed_sub,
     aten.mean.dim: _mean,
+    aten.mean.default: lambda node, x, dtype=None: _mean(node, x, None, dtype=dtype),
     aten.expand.default: _expand,
-    operator.getitem: _first,
     aten.matmul.default: _product,
     aten.mm.default: _product,
     aten.bmm.default: _thin_product,
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,
+    **PLAIN,
 }
 """Ops whose arguments change with the name; a function answers None to leave the node."""
 

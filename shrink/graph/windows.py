@@ -122,6 +122,22 @@ def _image(node: fx.Node) -> fx.Node | None:
     return _slice(node, _slice(node, whole, 2, ph, ph + high), 3, pw, pw + wide)
 
 
+def _far_maximum(node: fx.Node) -> fx.Node | None:
+    """A maximum over numbers that lie apart as one of slices, along rows and then along columns."""
+    args: list[Any] = [*node.args]
+    x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
+    if pair(dilation) == (1, 1) or pair(padding) != (0, 0) or ceil:
+        return None
+    sizes = zip((2, 3), _shape(node)[2:], pair(kernel), pair(stride or kernel), pair(dilation), strict=True)
+    for axis, places, taps, step, apart in sizes:
+        starts = range(0, taps * apart, apart)
+        first, *others = [_slice(node, x, axis, start, start + step * (places - 1) + 1, step) for start in starts]
+        x = first
+        for part in others:
+            x = call(node, aten.maximum.default, x, part)
+    return x  # type: ignore[no-any-return]
+
+
 def _mirrored(count: int, size: int) -> tuple[list[int], list[int]]:
     return list(range(count, 0, -1)), [size - 2 - i for i in range(count)]
 
@@ -130,10 +146,14 @@ def _repeated(count: int, size: int) -> tuple[list[int], list[int]]:
     return [0] * count, [size - 1] * count
 
 
+def _around(count: int, size: int) -> tuple[list[int], list[int]]:
+    return list(range(size - count, size)), list(range(count))
+
+
 Edges = Callable[[int, int], "tuple[list[int], list[int]]"]
 """Rows before and behind an axis of that size, for that much padding."""
 
-MODES: Mapping[str, Edges] = {"reflect": _mirrored, "replicate": _repeated}
+MODES: Mapping[str, Edges] = {"reflect": _mirrored, "replicate": _repeated, "circular": _around}
 
 
 def surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx.Node:
@@ -152,7 +172,7 @@ def surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx
 
 
 def _padded(node: fx.Node) -> fx.Node | None:
-    """Padding by reflection or with the last row, in slices."""
+    """Padding by reflection, with the last row, or with those of the other side, in slices."""
     args: tuple[Any, ...] = node.args
     x, pads, mode = args[0], args[1], (args[2] if len(args) > 2 else _MODE_OF.get(node.target, ""))
     if mode not in MODES or not 0 <= min(pads) <= max(pads) <= MOST_COPIES:
@@ -171,6 +191,7 @@ WINDOWS: Mapping[Any, Rewrite] = {
     aten.unfold.default: _windows,
     aten.im2col.default: _columns,
     aten.col2im.default: _image,
+    aten.max_pool2d.default: _far_maximum,
     aten.pad.default: _padded,
     **dict.fromkeys(_MODE_OF, _padded),
 }

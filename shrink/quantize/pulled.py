@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import fx
 
 from shrink.quantize.operands import activations, op_name
@@ -42,7 +43,7 @@ def pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target:
     """
     for node in (n for n in graph.nodes if op_name(n) in JOINS and n not in static):
         for source in activations(node, target):
-            if _from_codes(source, static, target):
+            if source.meta.get("dtype") is torch.float32 and _from_codes(source, static, target):
                 yield source.name, node.name
     above = [n for n in values if n not in static]
     for node in above:  # grows

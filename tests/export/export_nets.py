@@ -255,15 +255,53 @@ class Thin(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Curves(nn.Module):
+    """Activations that the converter writes with selections, each behind a convolution, and an output in logarithms."""
+
+    LAYERS = (nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Softplus, lambda: nn.PReLU(8), lambda: nn.Hardtanh(-2, 5))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.mix = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in self.LAYERS)
+        self.curves = nn.ModuleList(layer() for layer in self.LAYERS)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for mix, curve in zip(self.mix, self.curves, strict=True):
+            x = curve(mix(x))
+        return self.head(F.glu(x.repeat(1, 2, 1, 1), 1).mean((2, 3))).log_softmax(-1)
+
+
+class Places(nn.Module):
+    """Norms over places and channels, channels moved to places and back, pools over uneven windows, a power mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(32, 8, 1), nn.Conv2d(8, 8, 1)
+        self.group, self.instance = nn.GroupNorm(4, 8), nn.InstanceNorm2d(8, affine=True)
+        self.local, self.head = nn.LocalResponseNorm(3), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.group(self.stem(x))
+        x = self.mix(F.pixel_unshuffle(F.pad(x, (1, 1, 1, 1), mode="circular"), 2))
+        x = self.local(F.channel_shuffle(self.instance(x), 2))
+        x = self.last(torch.roll(F.adaptive_avg_pool2d(x, (5, 3)), (1, 2), (2, 3)) + F.adaptive_max_pool2d(x, (5, 3)))
+        return self.head(F.adaptive_avg_pool2d(x.clamp(min=1e-3).pow(3), 1).pow(1 / 3).flatten(1))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
+    "curves": Curves,
     "dense": Dense,
     "gated": Gated,
     "vit": Vit,
     "classic": Classic,
     "misread": Misread,
     "mixed": Mixed,
+    "places": Places,
     "products": Products,
     "rejoined": Rejoined,
     "shuffled": Shuffled,

@@ -13,7 +13,7 @@ from shrink.inspect.truth import inspect_bytes
 Printer = Callable[..., Printed]
 
 # (net, target, border): allowed difference from the simulation, as a share of the largest score: what float32 leaves.
-# Only softmax is computed in other ways, so that a code behind it may differ by one.
+# Softmax, exp and log are computed in other ways, so that a code behind them may differ by one.
 EXACT = 1e-5
 QUANTIZED = {
     ("cnn", "tflite-int8", None): EXACT,
@@ -32,13 +32,17 @@ QUANTIZED = {
     ("gated", "onnx-int8", None): EXACT,
     ("shuffled", "tflite-int8", None): EXACT,
     ("shuffled", "onnx-int8", None): EXACT,
+    ("curves", "tflite-int8", None): 1e-2,
+    ("curves", "onnx-int8", None): EXACT,
+    ("places", "tflite-int8", None): 2e-2,
+    ("places", "onnx-int8", None): EXACT,
     ("thin", "tflite-int8", None): EXACT,
     ("thin", "onnx-int8", None): EXACT,
     ("tokens", "tflite-int8", None): 1e-2,
 }
 FLOAT = [
     (net, form)
-    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin")
+    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places")
     for form in ("tflite-fp32", "onnx-fp32")
 ]
 
@@ -145,3 +149,18 @@ def test_clamped_channels_beside_others_cost_no_convolution_its_integers(made: P
     layers = [record for record in records if record.macs]
     assert len(layers) >= 5 and {record.compute for record in layers[:-1]} == {"int8"}  # not the head
     assert not any("pool" in record.op.lower() and record.compute != "int8" for record in records)
+
+
+@pytest.mark.parametrize("net", ["curves", "places"])
+@pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
+def test_layers_that_few_models_have_leave_the_delegate_whole(made: Printer, net: str, target: str) -> None:
+    truth = inspect_bytes(made(net, target).file, "tflite").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+
+
+@pytest.mark.parametrize("net", ["curves", "places"])
+def test_layers_that_few_models_have_run_on_integers_alone(made: Printer, net: str) -> None:
+    item = made(net, "tflite-int8-full")
+    shown = images(8, seed=2)
+    wanted = scores(item.simulated, shown)
+    assert np.abs(item.answers(shown) - wanted).max() <= 0.03 * np.abs(wanted).max()

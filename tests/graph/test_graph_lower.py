@@ -74,9 +74,16 @@ def test_a_rule_that_is_not_asked_for_does_nothing(rule: str) -> None:
     assert ops(graph_module) == before != spelling
 
 
-@pytest.mark.parametrize("size", [2, (1, 2), (2, 1), (None, 1), (16, 16)])
-def test_a_pool_to_more_than_one_cell_is_no_mean(size: Any) -> None:
-    assert lowered(nn.AdaptiveAvgPool2d(size), "pool_to_mean") == ["adaptive_avg_pool2d.default"]
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, rows=st.integers(1, 9), columns=st.integers(2, 9))
+def test_a_pool_over_windows_of_several_sizes_is_a_linear(shape: tuple[int, ...], rows: int, columns: int) -> None:
+    found = lowered(nn.AdaptiveAvgPool2d((rows, columns)), "pool_to_mean", shape)
+    assert found == ["reshape.default", "linear.default", "reshape.default"]
+
+
+def test_a_pool_to_very_many_places_stays() -> None:
+    found = lowered(nn.AdaptiveAvgPool2d((30, 30)), "pool_to_mean", (1, 1, 32, 32))
+    assert found == ["adaptive_avg_pool2d.default"]
 
 
 # --- depthwise convolutions of many taps

@@ -65,7 +65,7 @@ def test_windows_along_an_axis_are_slices(axis: int, size: int, step: int) -> No
     assert "unfold.default" not in lowered(lambda x: x.unfold(axis, size, step), "windows", (1, 4, 10, 11))
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("pads", [(1, 1, 1, 1), (2, 0, 1, 3), (0, 0, 4, 4), (1, 2)])
 def test_padding_by_copies_is_a_concatenation(mode: str, pads: tuple[int, ...]) -> None:
     shape = (1, 3, 6, 7) if len(pads) == 4 else (1, 6, 7)
@@ -73,7 +73,7 @@ def test_padding_by_copies_is_a_concatenation(mode: str, pads: tuple[int, ...]) 
     assert "cat.default" in found and not any("pad" in op for op in found)
 
 
-@pytest.mark.parametrize(("pads", "mode"), [((5, 5, 0, 0), "reflect"), ((1, 1, 1, 1), "circular")])
+@pytest.mark.parametrize(("pads", "mode"), [((5, 5, 0, 0), "reflect"), ((0, 0, 6, 5), "circular")])
 def test_other_padding_stays(pads: tuple[int, ...], mode: str) -> None:
     before = len(lowered(lambda x: F.pad(x, pads, mode), "pieces", (1, 3, 7, 7)))
     assert len(lowered(lambda x: F.pad(x, pads, mode), "windows", (1, 3, 7, 7))) == before
@@ -137,9 +137,25 @@ def test_turns_and_stretches_are_exact(function: Callable[[Tensor], Tensor], rul
     assert rule != "stretch" or "expand.default" not in found
 
 
-def test_an_adaptive_maximum_over_equal_windows_is_a_pool() -> None:
-    for size, target in (((2, 3), "max_pool2d.default"), ((4, 5), "adaptive_max_pool2d.default")):
-        module = relative_module(lambda x, size=size: F.adaptive_max_pool2d(x, size))  # type: ignore[misc]
-        graph_module = capture(module, (1, 3, 6, 9))
-        assert target in ops(graph_module)
-        same(graph_module, module)
+@settings(max_examples=25, deadline=None)
+@given(high=SIZES, wide=SIZES, rows=st.integers(1, 6), columns=st.integers(1, 6))
+def test_an_adaptive_maximum_is_a_pool_over_equal_windows_and_else_slices(
+    high: int, wide: int, rows: int, columns: int
+) -> None:
+    module = relative_module(lambda x: F.adaptive_max_pool2d(x, (rows, columns)))
+    graph_module = capture(module, (1, 3, high, wide))
+    same(graph_module, module)
+    found = ops(graph_module)
+    assert "adaptive_max_pool2d.default" not in found
+    assert ("max_pool2d.default" in found) == (high % rows == 0 and wide % columns == 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(kernel=st.integers(1, 3), stride=st.integers(1, 3), dilation=st.integers(2, 3), size=st.integers(7, 11))
+def test_a_maximum_of_numbers_that_lie_apart_is_one_of_slices(
+    kernel: int, stride: int, dilation: int, size: int
+) -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel, stride, 0, dilation)
+
+    assert "max_pool2d.default" not in lowered(function, "windows", (1, 3, size, size + 1))

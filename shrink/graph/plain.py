@@ -1,0 +1,142 @@
+"""Layers that PyTorch has a name for and that are a few plain ops, written as those for every target.
+
+What a runtime has a kernel of its own for is left to the rewrites of that target (`lower`).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from shrink.graph.edit import call
+
+aten = torch.ops.aten
+
+
+def _shape(node: fx.Node) -> list[int]:
+    return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
+
+
+def _pixel_shuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
+    """Channels moved to places; Shi et al. 2016."""
+    *batch, channels, high, wide = _shape(x)
+    apart = [*batch, channels // factor**2, factor, factor, high, wide]
+    return _regrouped(node, x, apart, [0, 3, 1, 4, 2])
+
+
+def _pixel_unshuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
+    """Places moved to channels."""
+    *batch, channels, high, wide = _shape(x)
+    apart = [*batch, channels, high // factor, factor, wide // factor, factor]
+    return _regrouped(node, x, apart, [0, 2, 4, 1, 3])
+
+
+def _channel_shuffle(node: fx.Node, x: fx.Node, groups: int) -> fx.Node:
+    """The first channel of every group, then the second; Zhang et al. 2018."""
+    batch, channels, *places = _shape(x)
+    apart = [batch, groups, channels // groups, *places]
+    return _regrouped(node, x, apart, [1, 0, *range(2, 2 + len(places))])
+
+
+def _regrouped(node: fx.Node, x: fx.Node, apart: list[int], order: list[int]) -> fx.Node:
+    """Reshape, turn the last axes, reshape."""
+    before = len(apart) - len(order)
+    whole = [*range(before), *(before + axis for axis in order)]
+    turned = call(node, aten.permute.default, call(node, aten.reshape.default, x, apart), whole)
+    return call(node, aten.reshape.default, turned, _shape(node))
+
+
+def _glu(node: fx.Node, x: fx.Node, axis: int = -1) -> fx.Node:
+    """One half times the sigmoid of the other; Dauphin et al. 2017."""
+    size = _shape(x)[axis]
+    halves = [call(node, aten.slice.Tensor, x, axis, start, start + size // 2) for start in (0, size // 2)]
+    return call(node, aten.mul.Tensor, halves[0], call(node, aten.sigmoid.default, halves[1]))
+
+
+def _rrelu(node: fx.Node, x: fx.Node, low: float = 1 / 8, high: float = 1 / 3, training: bool = False, *_: Any) -> Any:
+    """In inference the slope is the middle of those it was trained with; Xu et al. 2015."""
+    return None if training else call(node, aten.leaky_relu.default, x, (low + high) / 2)
+
+
+def _neg(node: fx.Node, x: fx.Node) -> fx.Node | None:
+    return call(node, aten.mul.Tensor, x, -1) if node.meta["val"].dtype is torch.float32 else None
+
+
+def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | None:
+    """The end of an axis put before the rest of it."""
+    if not axes:
+        return None
+    for shift, axis in zip(shifts, axes, strict=True):
+        size = _shape(x)[axis]
+        if cut := (size - shift) % size:
+            shape = _shape(x)
+            ends = [call(node, aten.slice.Tensor, x, axis, cut, size), call(node, aten.slice.Tensor, x, axis, 0, cut)]
+            x = call(node, aten.cat.default, ends, axis)
+            x.meta.update(shape=shape)
+    return x
+
+
+def _adaptive_average(node: fx.Node, x: fx.Node, wanted: Any) -> fx.Node | None:
+    """Windows of one size side by side are a plain average pool."""
+    high, wide = _shape(x)[-2:]
+    rows, columns = wanted
+    if high % rows or wide % columns or [*wanted] == [1, 1]:
+        return None
+    kernel = [high // rows, wide // columns]
+    return call(node, aten.avg_pool2d.default, x, kernel, kernel)
+
+
+def _first(node: fx.Node, source: fx.Node, index: int) -> fx.Node | None:
+    """Of values and their places, the values alone: a maximum along an axis, or an adaptive maximum as a plain pool,
+    where its windows are all of one size, and otherwise over the rows of each window and then over its columns."""
+    args: tuple[Any, ...] = source.args
+    if source.op != "call_function" or index != 0:
+        return None
+    if source.target in EXTREMES:
+        x, axis, *keep = args
+        return call(node, EXTREMES[source.target], x, [axis], *keep)
+    if source.target is not aten.adaptive_max_pool2d.default:
+        return None
+    x, wanted = args
+    places = _shape(x)[-2:]
+    if not any(size % count for size, count in zip(places, wanted, strict=True)):
+        kernel = [size // count for size, count in zip(places, wanted, strict=True)]
+        return call(node, aten.max_pool2d.default, x, kernel, kernel)
+    for axis, size, count in zip((-2, -1), places, wanted, strict=True):
+        windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        parts = [call(node, aten.slice.Tensor, x, axis, *window) for window in windows]
+        x = call(node, aten.cat.default, [call(node, aten.amax.default, part, [axis], True) for part in parts], axis)
+    return x  # type: ignore[no-any-return]
+
+
+EXTREMES = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+
+
+def _div(node: fx.Node, x: Any, y: Any) -> fx.Node | None:
+    """Divided by a broken power is times its inverse, as in a local response norm; Krizhevsky et al. 2012."""
+    if not isinstance(y, fx.Node) or y.target is not aten.pow.Tensor_Scalar or not isinstance(x, fx.Node):
+        return None
+    args: tuple[Any, ...] = y.args
+    base, exponent = args
+    if exponent == int(exponent):
+        return None
+    return call(node, aten.mul.Tensor, x, call(node, aten.pow.Tensor_Scalar, base, -exponent))
+
+
+PLAIN: Mapping[object, Callable[..., fx.Node | None]] = {
+    aten.adaptive_avg_pool2d.default: _adaptive_average,
+    aten.channel_shuffle.default: _channel_shuffle,
+    aten.div.Tensor: _div,
+    aten.glu.default: _glu,
+    aten.neg.default: _neg,
+    aten.pixel_shuffle.default: _pixel_shuffle,
+    aten.pixel_unshuffle.default: _pixel_unshuffle,
+    aten.roll.default: _roll,
+    aten.rrelu.default: _rrelu,
+    operator.getitem: _first,
+}
+"""Rewrites of `spelling`; a function answers None to leave the node."""
