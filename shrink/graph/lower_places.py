@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -134,7 +135,7 @@ def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A nearest resize as concatenations where it repeats each row and column equally often, else as selections.
+    """A nearest resize as copies of every row and column, some of which are cut out again, or else as selections.
 
     RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it. XNNPACK
     has neither that op nor selections.
@@ -144,9 +145,10 @@ def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     numbers = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
     taken = node.target(numbers, *node.args[1:], **node.kwargs)[0, 0].long()  # type: ignore[operator]
     rows, columns = taken[:, 0] // width, taken[0] % width
-    down, right = _repeats(rows, height), _repeats(columns, width)
-    if down and right:
-        return _repeated(node, found, down, right)
+    down, right = _copies_of(rows, height), _copies_of(columns, width)
+    if down is not None and right is not None:
+        found = _repeated(node, found, down.times, right.times)
+        return _kept(node, _kept(node, found, 2, down.kept, height * down.times), 3, right.kept, width * right.times)
     for axis, places in ((2, rows), (3, columns)):
         with node.graph.inserting_before(node):
             held = add_constant(graph_module, f"{node.name}_places", places)
@@ -177,10 +179,34 @@ def _copies(node: fx.Node, value: fx.Node, axis: int, times: int) -> fx.Node:
     return value
 
 
-def _repeats(places: torch.Tensor, count: int) -> int:
-    """How often each of so many places is taken; 0 if not equally often, one after the other."""
-    times, rest = divmod(len(places), count)
-    return times if not rest and torch.equal(places, torch.arange(count).repeat_interleave(times)) else 0
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """Every place so many times, one after the other, and the stretches of them that are kept."""
+
+    times: int
+    kept: list[tuple[int, int]]  # start and end
+
+
+def _copies_of(places: torch.Tensor, count: int) -> _Copies | None:
+    """How those places are had of `count`; None: not in order, or in too many stretches."""
+    often = torch.bincount(places, minlength=count)
+    if not often.all() or not torch.equal(places, torch.arange(count).repeat_interleave(often)):
+        return None
+    times = int(often.max())
+    kept: list[tuple[int, int]] = []
+    for place, copies in enumerate(often.tolist()):
+        start = place * times
+        if kept and kept[-1][1] == start:
+            start = kept.pop()[0]
+        kept.append((start, place * times + copies))
+    return _Copies(times, kept) if len(kept) <= MOST_PARTS else None
+
+
+def _kept(node: fx.Node, value: fx.Node, axis: int, stretches: list[tuple[int, int]], size: int) -> fx.Node:
+    if stretches == [(0, size)]:
+        return value
+    parts = [call(node, aten.slice.Tensor, value, axis, start, end) for start, end in stretches]
+    return call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0]
 
 
 PARTS = {aten.unbind.int: 0, aten.split.Tensor: 1, aten.split_with_sizes.default: 1, aten.chunk.default: 1}

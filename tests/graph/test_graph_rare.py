@@ -95,6 +95,25 @@ def test_no_size_of_input_overflows(layer: nn.Module) -> None:
             torch.testing.assert_close(given_, wanted, rtol=1e-5, atol=2e-7)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    high=st.integers(1, 6), wide=st.integers(1, 6), rows=st.integers(1, 14), columns=st.integers(1, 14),
+    mode=st.sampled_from(["nearest", "nearest-exact"]),
+)  # fmt: skip
+def test_a_nearest_resize_takes_the_places_that_torch_takes(
+    high: int, wide: int, rows: int, columns: int, mode: str
+) -> None:
+    """Copies, of which few stretches are kept, or selections where places are left out."""
+    layer = nn.Upsample(size=(rows, columns), mode=mode)
+    graph_module = traced(layer, (1, 2, high, wide))
+    lower(graph_module, ["nearest"])
+    found = same(graph_module, layer)
+    assert not any("upsample" in op for op in found)
+    larger = rows >= high and columns >= wide
+    assert larger or "index_select.default" in found
+    assert not larger or max(high, wide) > 5 or "index_select.default" not in found
+
+
 def test_what_cannot_be_written_exactly_stays() -> None:
     kept: list[tuple[str, Callable[[Tensor], Tensor], str]] = [
         ("activations", nn.Softplus(threshold=3), "softplus.default"),
