@@ -45,12 +45,7 @@ from shrink.graph.lower_compute import (
 )
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats, stretch
-from shrink.graph.lower_pools import (
-    across_channels,
-    average_pool,
-    pool_padding,
-    pool_to_mean,
-)
+from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
 from shrink.graph.pixels import align_to_pixels
@@ -196,7 +191,7 @@ DESCRIPTIONS = {
     "hard_sigmoid": "written as relu6(x + 3) / 6",
     "hard_swish": "written as x * relu6(x + 3) / 6",
     "silu": "written as x * sigmoid(x)",
-    "pool_to_mean": "global average pool written as mean",
+    "pool_to_mean": "average pools over all places written as means, over uneven windows as linears",
     "pool_padding": "zeros, or copies of its edges, put around a value before its maximum is taken",
     "pad_with": "padding with a number written as a concatenation",
     "every_other": "slices with steps written as a reshape and a selection",

@@ -6,6 +6,7 @@ still. All are exact but for the last bits of a float32.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from shrink.graph.scribe import Scribe
 aten = torch.ops.aten
 SELU = (1.6732632423543772, 1.0507009873554805)  # alpha and scale, Klambauer et al. 2017
 FUSED_CLAMPS = ((0.0, 6.0), (-1.0, 1.0))
+FARTHEST = 16.0  # end that is taken from all numbers and added again; of larger ones a float32 would lose small numbers
 MOST_FACTORS = 4  # of a power that is written as a product
 
 
@@ -136,7 +138,8 @@ def one_sided(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     ends = (None, *args[1:]) if node.target is aten.clamp_max.default else args[1:]
     low, high = (*ends, None, None)[:2]
     low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
-    if (low is None) == (high is None) or node.meta["dtype"] is not torch.float32:
+    end = high if low is None else low
+    if (low is None) == (high is None) or node.meta["dtype"] is not torch.float32 or not abs(end) <= FARTHEST:
         return None
     write = Scribe(graph_module, node)
     if high is None:
@@ -152,11 +155,14 @@ def odd_clamp(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """
     x: Any = node.args[0]
     low, high = clamp_ends(node)
-    if (low, high) in FUSED_CLAMPS:
+    if (low, high) in FUSED_CLAMPS or not abs(low) <= FARTHEST or not math.isfinite(high):
         return None
     write, width = Scribe(graph_module, node), (high - low) / 6
     six = write(aten.hardtanh.default, write.mul(write.add(x, -low), 1 / width), 0.0, 6.0)
     return write.add(write.mul(six, width), low)
+
+
+ROOTS = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}
 
 
 def power(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -169,6 +175,8 @@ def power(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if not isinstance(exponent, int | float) or node.meta["dtype"] is not torch.float32:
         return None
     write = Scribe(graph_module, node)
+    if exponent in ROOTS:
+        return write(ROOTS[exponent], x)
     if exponent != int(exponent):
         return write(aten.exp.default, write.mul(write(aten.log.default, x), float(exponent)))
     if not 2 <= exponent <= MOST_FACTORS:

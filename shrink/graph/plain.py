@@ -17,27 +17,28 @@ from shrink.graph.edit import call
 aten = torch.ops.aten
 
 
-def _shape(node: fx.Node) -> list[int]:
+def shape_of(node: fx.Node) -> list[int]:
+    """As the trace or a rewrite has it."""
     return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
 
 
 def _pixel_shuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
     """Channels moved to places; Shi et al. 2016."""
-    *batch, channels, high, wide = _shape(x)
+    *batch, channels, high, wide = shape_of(x)
     apart = [*batch, channels // factor**2, factor, factor, high, wide]
     return _regrouped(node, x, apart, [0, 3, 1, 4, 2])
 
 
 def _pixel_unshuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
     """Places moved to channels."""
-    *batch, channels, high, wide = _shape(x)
+    *batch, channels, high, wide = shape_of(x)
     apart = [*batch, channels, high // factor, factor, wide // factor, factor]
     return _regrouped(node, x, apart, [0, 2, 4, 1, 3])
 
 
 def _channel_shuffle(node: fx.Node, x: fx.Node, groups: int) -> fx.Node:
     """The first channel of every group, then the second; Zhang et al. 2018."""
-    batch, channels, *places = _shape(x)
+    batch, channels, *places = shape_of(x)
     apart = [batch, groups, channels // groups, *places]
     return _regrouped(node, x, apart, [1, 0, *range(2, 2 + len(places))])
 
@@ -47,12 +48,12 @@ def _regrouped(node: fx.Node, x: fx.Node, apart: list[int], order: list[int]) ->
     before = len(apart) - len(order)
     whole = [*range(before), *(before + axis for axis in order)]
     turned = call(node, aten.permute.default, call(node, aten.reshape.default, x, apart), whole)
-    return call(node, aten.reshape.default, turned, _shape(node))
+    return call(node, aten.reshape.default, turned, shape_of(node))
 
 
 def _glu(node: fx.Node, x: fx.Node, axis: int = -1) -> fx.Node:
     """One half times the sigmoid of the other; Dauphin et al. 2017."""
-    size = _shape(x)[axis]
+    size = shape_of(x)[axis]
     halves = [call(node, aten.slice.Tensor, x, axis, start, start + size // 2) for start in (0, size // 2)]
     return call(node, aten.mul.Tensor, halves[0], call(node, aten.sigmoid.default, halves[1]))
 
@@ -66,14 +67,19 @@ def _neg(node: fx.Node, x: fx.Node) -> fx.Node | None:
     return call(node, aten.mul.Tensor, x, -1) if node.meta["val"].dtype is torch.float32 else None
 
 
+def _lerp(node: fx.Node, x: fx.Node, y: fx.Node, share: Any) -> fx.Node:
+    """x + share (y - x)."""
+    return call(node, aten.add.Tensor, x, call(node, aten.mul.Tensor, call(node, aten.sub.Tensor, y, x), share))
+
+
 def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | None:
     """The end of an axis put before the rest of it."""
     if not axes:
         return None
     for shift, axis in zip(shifts, axes, strict=True):
-        size = _shape(x)[axis]
+        size = shape_of(x)[axis]
         if cut := (size - shift) % size:
-            shape = _shape(x)
+            shape = shape_of(x)
             ends = [call(node, aten.slice.Tensor, x, axis, cut, size), call(node, aten.slice.Tensor, x, axis, 0, cut)]
             x = call(node, aten.cat.default, ends, axis)
             x.meta.update(shape=shape)
@@ -81,13 +87,13 @@ def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | N
 
 
 def _adaptive_average(node: fx.Node, x: fx.Node, wanted: Any) -> fx.Node | None:
-    """Windows of one size side by side are a plain average pool."""
-    high, wide = _shape(x)[-2:]
+    """Windows of one size side by side are a plain average pool, and nothing where they have one number each."""
+    high, wide = shape_of(x)[-2:]
     rows, columns = wanted
     if high % rows or wide % columns or [*wanted] == [1, 1]:
         return None
     kernel = [high // rows, wide // columns]
-    return call(node, aten.avg_pool2d.default, x, kernel, kernel)
+    return x if kernel == [1, 1] else call(node, aten.avg_pool2d.default, x, kernel, kernel)
 
 
 def _first(node: fx.Node, source: fx.Node, index: int) -> fx.Node | None:
@@ -102,7 +108,7 @@ def _first(node: fx.Node, source: fx.Node, index: int) -> fx.Node | None:
     if source.target is not aten.adaptive_max_pool2d.default:
         return None
     x, wanted = args
-    places = _shape(x)[-2:]
+    places = shape_of(x)[-2:]
     if not any(size % count for size, count in zip(places, wanted, strict=True)):
         kernel = [size // count for size, count in zip(places, wanted, strict=True)]
         return call(node, aten.max_pool2d.default, x, kernel, kernel)
@@ -132,6 +138,8 @@ PLAIN: Mapping[object, Callable[..., fx.Node | None]] = {
     aten.channel_shuffle.default: _channel_shuffle,
     aten.div.Tensor: _div,
     aten.glu.default: _glu,
+    aten.lerp.Scalar: _lerp,
+    aten.lerp.Tensor: _lerp,
     aten.neg.default: _neg,
     aten.pixel_shuffle.default: _pixel_shuffle,
     aten.pixel_unshuffle.default: _pixel_unshuffle,

@@ -8,6 +8,7 @@ What is left as it is has no other spelling. All rewrites are exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import fx
 from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace
-from shrink.graph.plain import PLAIN
+from shrink.graph.plain import PLAIN, shape_of
 
 aten = torch.ops.aten
 
@@ -60,10 +61,6 @@ def unify(graph_module: fx.GraphModule) -> None:
             _turn_before_expand(node)
 
 
-def _shape(node: fx.Node) -> list[int]:
-    return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
-
-
 def _relu6(node: fx.Node, x: fx.Node) -> fx.Node:
     return call(node, aten.hardtanh.default, x, 0.0, 6.0)
 
@@ -73,8 +70,8 @@ def _clamp(node: fx.Node, x: fx.Node, low: Any = None, high: Any = None) -> fx.N
         return None
     if low == 0 and high is None:
         return call(node, aten.relu.default, x)
-    two_numbers = isinstance(low, int | float) and isinstance(high, int | float) and low < high
-    return call(node, aten.hardtanh.default, x, float(low), float(high)) if two_numbers else None
+    two_ends = all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high)) and low < high
+    return call(node, aten.hardtanh.default, x, float(low), float(high)) if two_ends else None
 
 
 def _pad(node: fx.Node, x: fx.Node, pads: Any, mode: str = "constant", value: float | None = None) -> fx.Node | None:
@@ -96,7 +93,7 @@ def _padded_conv(
     strides, dilations = [*pair(stride)], [*pair(dilation)]
     totals = [0, 0]
     if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(dilations, _shape(weight)[2:], strict=True)]
+        totals = [step * (size - 1) for step, size in zip(dilations, shape_of(weight)[2:], strict=True)]
     halves = [total // 2 for total in totals]
     if any(total % 2 for total in totals):
         pads = [pad for total in reversed(totals) for pad in (total // 2, total - total // 2)]
@@ -126,7 +123,7 @@ def _reversed_sub(node: fx.Node, x: fx.Node, y: Any, alpha: Any = 1) -> fx.Node 
 
 def _mean(node: fx.Node, x: fx.Node, axes: Any, keepdim: bool = False, *, dtype: Any = None) -> fx.Node | None:
     """Over all axes, which are named: of none torch 2.13 writes an ONNX file that no runtime takes."""
-    return call(node, aten.mean.dim, x, [*range(len(_shape(x)))], keepdim) if axes is None and dtype is None else None
+    return call(node, aten.mean.dim, x, [*range(len(shape_of(x)))], keepdim) if axes is None and dtype is None else None
 
 
 def _expand(node: fx.Node, x: fx.Node, size: Any, implicit: bool = False) -> fx.Node | None:
@@ -136,15 +133,15 @@ def _expand(node: fx.Node, x: fx.Node, size: Any, implicit: bool = False) -> fx.
 
 def _stretches(user: fx.Node, node: fx.Node, by: fx.Node) -> bool:
     """Whether an elementwise op gives the same shape when it reads `by` instead of `node`."""
-    shapes = [_shape(by if n is node else n) for n in user.args[:2] if isinstance(n, fx.Node)]
-    return user.target in BROADCASTING and list(np.broadcast_shapes(*shapes)) == _shape(user)
+    shapes = [shape_of(by if n is node else n) for n in user.args[:2] if isinstance(n, fx.Node)]
+    return user.target in BROADCASTING and list(np.broadcast_shapes(*shapes)) == shape_of(user)
 
 
 BROADCASTING = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 
 def _repeat(node: fx.Node, x: fx.Node, times: Any) -> fx.Node:
-    shape = _shape(x)
+    shape = shape_of(x)
     times = [1] * (len(shape) - len(times)) + list(times)  # of `tile`
     if len(times) > len(shape):
         x = call(node, aten.reshape.default, x, [1] * (len(times) - len(shape)) + shape)
@@ -159,7 +156,7 @@ def _product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
 
     TFLite multiplies as many matrices as there are on the other side only, and would stretch the constant.
     """
-    if is_constant(x) or not is_constant(y) or len(_shape(y)) != 2 or len(_shape(x)) < 2:
+    if is_constant(x) or not is_constant(y) or len(shape_of(y)) != 2 or len(shape_of(x)) < 2:
         return _thin_product(node, x, y)
     module = node.graph.owning_module
     assert module is not None
@@ -173,9 +170,9 @@ def _thin_product(node: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node | None:
 
     litert-torch 0.10 fails on both: on the first for its sizes, on the second where the column is reshaped after it.
     """
-    if min(len(_shape(x)), len(_shape(y))) < 2:
+    if min(len(shape_of(x)), len(shape_of(y))) < 2:
         return None
-    rows, inner, columns = *_shape(x)[-2:], _shape(y)[-1]
+    rows, inner, columns = *shape_of(x)[-2:], shape_of(y)[-1]
     if inner == 1:
         return call(node, aten.mul.Tensor, x, y)
     if columns != 1 or rows == 1:
@@ -226,20 +223,20 @@ def _turn_before_expand(node: fx.Node) -> None:
     """permute(expand(x)) = expand(permute(x)), which its readers may stretch themselves; litert-torch 0.10 takes a
     turn of what it has stretched for a reshape, and answers wrongly (BoTNet's relative positions)."""
     expanded: Any = node.args[0]
-    if expanded.target is not aten.expand.default or len(_shape(expanded)) != len(_shape(expanded.args[0])):
+    if expanded.target is not aten.expand.default or len(shape_of(expanded)) != len(shape_of(expanded.args[0])):
         return
     turned = call(node, node.target, expanded.args[0], *node.args[1:])
-    turned.meta["shape"] = tuple(torch.empty(_shape(expanded.args[0])).permute(_order(node)).shape)
+    turned.meta["shape"] = tuple(torch.empty(shape_of(expanded.args[0])).permute(_order(node)).shape)
     if all(_stretches(user, node, turned) for user in node.users):
         replace(node, turned)
         return
-    again = call(node, aten.expand.default, turned, _shape(node))
+    again = call(node, aten.expand.default, turned, shape_of(node))
     again.meta.update(node.meta)
     replace(node, again)
 
 
 def _order(node: fx.Node) -> list[int]:
-    axes: list[Any] = list(range(len(_shape(node))))
+    axes: list[Any] = list(range(len(shape_of(node))))
     if node.target is aten.permute.default:
         given: Any = node.args[1]
         return [axis % len(axes) for axis in given]
