@@ -16,7 +16,7 @@ from torch import fx
 from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
-from shrink.graph.factors import fold_factors, fold_scales
+from shrink.graph.factors import fold_factors, fold_scales, move_to_gates
 from shrink.graph.lower_activations import (
     celu,
     elu,
@@ -123,7 +123,7 @@ FIRST: dict[str, Whole] = {
     "place_norms": write_norms,
     "integer_norms": partial(write_norms, in_float=False),
 }
-LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms}
+LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms, "gates": move_to_gates}
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
 RULES: dict[str, dict[object, Rewrite]] = {
@@ -201,6 +201,7 @@ DESCRIPTIONS = {
     "multiples": "depthwise convolutions that widen their input written as several side by side",
     "masks": "masks before a softmax deepened, so that it leaves zeros",
     "scales": "products with a constant per channel moved into the weights before them",
+    "gates": "constant factors of a product moved to its smaller side",
     "norms": "scales and shifts of norms moved into the weights after them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrink.graph.factors import fold_scales
+from shrink.graph.factors import fold_scales, move_to_gates
 
 SHAPE = (1, 3, 4, 6)
 PER = torch.tensor([0.5, -2.0, 3.0, 0.0])
@@ -98,3 +98,38 @@ def test_through_any_views_the_answer_stays(data: st.DataObject) -> None:
         return y * torch.arange(1.0, size + 1).reshape(-1, *[1] * (3 - at))
 
     assert folded(function) == (dim in (0, 3))  # the first has one number for all channels
+
+
+# --- gates
+
+
+def gated(function: Callable[[Tensor], Tensor]) -> int:
+    """How many constants went to the smaller side of a product, the answers being the same."""
+    return rewritten(move_to_gates, function, SHAPE)
+
+
+def gate(x: Tensor) -> Tensor:
+    return torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+
+def test_a_gate_takes_a_constant_factor() -> None:
+    assert gated(lambda x: x * gate(x) * 0.2 + x) == 0  # a number is written as a constant first
+    third, half = torch.full((1, 1, 1, 1), 1 / 3), torch.tensor(0.5)
+    assert gated(lambda x: x * gate(x) * third + x) == 1
+    assert gated(lambda x: half * (gate(x) * x) + x) == 1
+    assert gated(lambda x: x * gate(x) * third * half + x) == 2
+    assert gated(lambda x: (x * gate(x)[0]) * third) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * torch.relu(x) * torch.tensor(0.5),  # no side is smaller
+        lambda x: x * x * torch.tensor(0.5),
+        lambda x: (y := x * gate(x)) * torch.tensor(0.5) + y,  # the product is read without the factor, too
+        lambda x: x * gate(x) * torch.tensor([1.0, 2.0, 3.0])[:, None, None],
+        lambda x: (x + gate(x)) * torch.tensor(0.5),
+    ],
+)
+def test_other_products_stay(function: Callable[[Tensor], Tensor]) -> None:
+    assert gated(function) == 0
