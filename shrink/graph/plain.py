@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from shrink.graph.edit import call
+from shrink.graph.edit import add_constant, call, constant, is_constant
 
 aten = torch.ops.aten
 
@@ -86,6 +86,25 @@ def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | N
     return x
 
 
+def _conv1d(
+    node: fx.Node, x: fx.Node, weight: fx.Node, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> fx.Node | None:  # fmt: skip
+    """A convolution along one axis as one over an image of one row."""
+    if not is_constant(weight) or len(shape_of(x)) != 3:
+        return None
+    module = node.graph.owning_module
+    assert module is not None
+    with node.graph.inserting_before(node):
+        rows = add_constant(module, f"{node.name}_weight", constant(module, weight).unsqueeze(2))
+    (step,), (edge,), (apart,) = (
+        value if isinstance(value, list | tuple) else [value] for value in (stride, padding, dilation)
+    )
+    image = call(node, aten.unsqueeze.default, x, 2)
+    found = call(node, aten.conv2d.default, image, rows, bias, [1, step], [0, edge], [1, apart], groups)
+    return call(node, aten.squeeze.dim, found, 2)
+
+
 def _adaptive_average(node: fx.Node, x: fx.Node, wanted: Any) -> fx.Node | None:
     """Windows of one size side by side are a plain average pool, and nothing where they have one number each."""
     high, wide = shape_of(x)[-2:]
@@ -136,6 +155,7 @@ def _div(node: fx.Node, x: Any, y: Any) -> fx.Node | None:
 PLAIN: Mapping[object, Callable[..., fx.Node | None]] = {
     aten.adaptive_avg_pool2d.default: _adaptive_average,
     aten.channel_shuffle.default: _channel_shuffle,
+    aten.conv1d.default: _conv1d,
     aten.div.Tensor: _div,
     aten.glu.default: _glu,
     aten.lerp.Scalar: _lerp,

@@ -218,6 +218,19 @@ def test_one_op_has_one_spelling(function: object, spelling: list[str]) -> None:
     assert found == spelling or (spelling == ["einsum"] and "bmm.default" in found and "einsum.default" not in found)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    kernel=st.integers(1, 5), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]), bias=st.booleans(),
+)  # fmt: skip
+def test_a_convolution_along_one_axis_is_one_over_a_row(
+    kernel: int, stride: int, padding: int, dilation: int, groups: int, bias: bool
+) -> None:
+    conv = nn.Conv1d(4, 6, kernel, stride, padding, dilation, groups, bias)
+    left = same(lively(nn.Sequential(conv, nn.BatchNorm1d(6))), (1, 4, 15), 1e-5)
+    assert left[:3] == ["unsqueeze.default", "conv2d.default", "squeeze.dim"]
+
+
 def test_the_clamp_of_integers_is_left_alone() -> None:
     assert "clamp.default" in same(Fn(lambda x: (x * 9).to(torch.int32).clamp(0, 6).float()))
 
