@@ -61,14 +61,14 @@ def main(
         python -m benchmarks.zoo --quick --only mobilenet_v2
         python -m benchmarks.zoo --quick --only timm:xception41 --results out/zoo
     """
-    specs = {name.partition(":")[2] or name: name for name in only} if only else {name: name for name in SETS[set_]}
-    known([spec for spec in specs.values() if ":" not in spec], ZOO, "architecture")
+    names = only or SETS[set_]
+    known([name for name in names if ":" not in name], ZOO, "architecture")
+    specs = {name.partition(":")[2] or name: ZOO[name].spec if name in ZOO else name for name in names}
     chosen = [] if quick or peer == ["none"] else known(peer, PEERS, "peer") if peer else list(PEERS)
     files = tuple(known(target, TARGETS, "target") if target else TARGETS)
     asks = {
         name: Ask(
-            spec=ZOO[spec].spec if spec in ZOO else spec,
-            out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
+            spec=spec, out="", scratch="", shared=str(shared.resolve()), cache=str(cache.resolve()),
             turns=str(TURNS),
             targets=files, calibrate=QUICK_CALIBRATION if quick else calibrate, judge=QUICK_JUDGED if quick else judge,
             timing=not quick, peers=tuple(chosen), peer_python=peer_python,

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from shrink.graph.clamps import clamp_ends
-from shrink.graph.edit import add_constant, constant, is_constant
+from shrink.graph.edit import constant, is_constant
 from shrink.graph.scribe import Scribe
 
 aten = torch.ops.aten
@@ -125,11 +125,9 @@ def prelu(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     numbers = constant(graph_module, slope)
     shape = [1] * len(node.meta["shape"])
     shape[min(1, len(shape) - 1)] = numbers.numel()
-    with node.graph.inserting_before(node):
-        slopes = add_constant(graph_module, f"{node.name}_slope", numbers.reshape(shape))
     write = Scribe(graph_module, node)
     positive = write.relu(x)
-    return write.add(positive, write.mul(write.sub(x, positive), slopes))
+    return write.add(positive, write.mul(write.sub(x, positive), write.held(numbers.reshape(shape))))
 
 
 def one_sided(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

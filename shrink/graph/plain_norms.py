@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from shrink.graph.edit import KEEP_FLOAT, add_constant, constant, replace
+from shrink.graph.edit import KEEP_FLOAT, constant, replace
 from shrink.graph.scribe import Scribe
 
 aten = torch.ops.aten
@@ -76,7 +76,7 @@ def _normalized(graph_module: fx.GraphModule, node: fx.Node, norm: _Norm, in_flo
         if groups == channels:
             return mean
         for numbers in (torch.full((groups, each, 1, 1), 1 / each), torch.ones(channels, 1, 1, 1)):
-            weights = _held(graph_module, node, numbers)
+            weights = write.held(numbers)
             mean = write(aten.conv2d.default, mean, weights, None, [1, 1], [0, 0], [1, 1], groups)
             mean.meta[KEEP_FLOAT] = in_float
         return mean
@@ -84,16 +84,11 @@ def _normalized(graph_module: fx.GraphModule, node: fx.Node, norm: _Norm, in_flo
     centred = write.sub(norm.x, shared(norm.x))
     scale = write(aten.rsqrt.default, write.add(shared(write.mul(centred, centred)), norm.eps))
     weight, bias = (
-        None if part is None else _held(graph_module, node, constant(graph_module, part).reshape(1, channels, 1, 1))
+        None if part is None else write.held(constant(graph_module, part).reshape(1, channels, 1, 1))
         for part in norm.affine
     )
     found = write.mul(centred, scale if weight is None else write.mul(scale, weight))
     return found if bias is None else write.add(found, bias)
-
-
-def _held(graph_module: fx.GraphModule, node: fx.Node, numbers: torch.Tensor) -> fx.Node:
-    with node.graph.inserting_before(node):
-        return add_constant(graph_module, f"{node.name}_numbers", numbers)
 
 
 NORMS: Mapping[Any, Callable[[fx.Node], _Norm | None]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from shrink.graph.edit import call, scalar_like
+from shrink.graph.edit import add_constant, call, scalar_like
 
 aten = torch.ops.aten
 
@@ -24,6 +24,10 @@ class Scribe:
     def number(self, value: float) -> fx.Node:
         self._count += 1
         return scalar_like(self._module, self._node, f"{self._node.name}_number{self._count}", float(value))
+
+    def held(self, numbers: torch.Tensor) -> fx.Node:
+        with self._node.graph.inserting_before(self._node):
+            return add_constant(self._module, f"{self._node.name}_numbers", numbers)
 
     def add(self, x: fx.Node, y: fx.Node | float) -> fx.Node:
         return self._pair(aten.add.Tensor, x, y, 0.0)
