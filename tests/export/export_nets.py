@@ -374,7 +374,8 @@ def printed(net: str, target_name: str, border: str | None = None, floats: tuple
         int16 = target.precision == "int16x8"
         simulated = quantize.simulation(quantize.apply(lowered, plan, wide=int16) if int16 else graph_module)
     if onnx:
-        file = onnx_printer.to_onnx(with_entrance(graph_module, layout=target.layout), half=half)
+        ready = with_entrance(graph_module, layout=target.layout)
+        file = onnx_printer.to_onnx(ready, quantized=plan is not None, half=half)
     else:
         compact = tflite_printer.compact
         tflite_printer.compact = lambda model: (raw.append(model), compact(model))[1]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from export_nets import SHAPE, Printed, images, scores
@@ -15,6 +16,7 @@ from device_runner.engines import open_engine
 from shrink.errors import LoweringError
 from shrink.export.narrow import check_half
 from shrink.export.onnx import to_onnx
+from shrink.export.onnx_narrow import narrow_onnx_tables
 from shrink.export.tflite import to_tflite
 from shrink.export.tflite_narrow import narrow_tables
 from shrink.graph.capture import capture
@@ -86,7 +88,10 @@ class Tables(nn.Module):
 
 
 def onnx_with_tables(graph: fx.GraphModule, narrowed: bool) -> bytes:
-    return to_onnx(graph, quantized=narrowed)
+    model = onnx.load_from_string(to_onnx(graph))
+    if narrowed:
+        narrow_onnx_tables(model)
+    return bytes(model.SerializeToString())
 
 
 def tflite_with_tables(graph: fx.GraphModule, narrowed: bool) -> bytes:

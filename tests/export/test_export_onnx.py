@@ -12,12 +12,14 @@ import onnxruntime as ort
 import pytest
 import torch
 from export_nets import CLASSES, SHAPE, Printed, images, printed
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from device_runner.engines import open_engine
 from shrink import quantize
-from shrink.export.onnx import OPSET, to_onnx
+from shrink.export.onnx import to_onnx
+from shrink.export.onnx_names import number_values
+from shrink.export.onnx_spelling import OPSET
 from shrink.graph.capture import capture
 from shrink.quantize.plan import make_plan
 from shrink.quantize.ranges import observe
@@ -84,6 +86,59 @@ def test_a_mean_over_all_places_is_a_pool(mean: Callable[[Tensor], Tensor], pool
     np.testing.assert_allclose(
         open_engine(file, "onnx").run(image.numpy()), mean(image).flatten(1), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("norm", "places"),
+    [
+        (nn.GroupNorm(1, 8), (5, 7)),
+        (nn.GroupNorm(4, 8, affine=False, eps=0.1), (5, 7)),
+        (nn.GroupNorm(8, 8), (5,)),
+        (nn.GroupNorm(2, 8), ()),
+        (nn.InstanceNorm2d(8, affine=True), (5, 7)),
+    ],
+    ids=str,
+)
+def test_a_group_norm_runs_in_one_kernel(norm: nn.Module, places: tuple[int, ...], tmp_path: Path) -> None:
+    """ONNX Runtime works out the shapes of a GroupNormalization on every run."""
+    torch.manual_seed(0)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn((1, 8, *places), generator=torch.Generator().manual_seed(1)) * 3 + 2
+    file = to_onnx(capture(norm.eval(), tuple(x.shape)))
+    ops = optimized(file, tmp_path)
+    assert ops["InstanceNormalization"] == 1 and ops["Shape"] == ops["ReduceMean"] == 0
+    np.testing.assert_allclose(open_engine(file, "onnx").run(x.numpy()), norm(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_of_codes_names_what_layers_give(made: Printer) -> None:
+    """The rest is numbered: three values and their constants to each value of a float file."""
+    graph = onnx.load_from_string(made("cnn", "onnx-int8").file).graph
+    coders = {"QuantizeLinear", "DequantizeLinear"}
+    layers = [name for node in graph.node if node.op_type not in coders for name in node.output]
+    others = [name for node in graph.node if node.op_type in coders for name in node.output]
+    others += [tensor.name for tensor in graph.initializer]
+    assert "conv2d" in layers and not any(name.isdigit() for name in layers)
+    assert sorted(map(int, others)) == list(range(len(others)))
+    assert not any(node.name for node in graph.node)
+
+
+def test_a_graph_within_the_graph_keeps_the_names_it_reads() -> None:
+    inner = helper.make_graph([helper.make_node("Identity", ["held"], ["y"])], "inner", [], [_value("y")])
+    choice = helper.make_node("If", ["yes"], ["output"], then_branch=inner, else_branch=inner)
+    constants = [
+        numpy_helper.from_array(np.ones(2, np.float32), "held"),
+        numpy_helper.from_array(np.array(True), "yes"),
+    ]
+    graph = helper.make_graph([choice], "outer", [_value("input")], [_value("output")], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    number_values(model)
+    file = model.SerializeToString()
+    np.testing.assert_array_equal(open_engine(file, "onnx").run(np.zeros(2, np.float32)), np.ones(2))
+
+
+def _value(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])
 
 
 def test_a_range_for_each_row_is_what_was_simulated() -> None:

@@ -1,0 +1,178 @@
+"""Spell the ops of a graph as ONNX Runtime computes them best, where the converter's own way is another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
+
+aten = torch.ops.aten
+OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
+
+
+def spelled(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy with all of them."""
+    return with_group_norms(with_global_pools(with_integer_linears(graph_module)))
+
+
+def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in which quantized linears are spelled so that ONNX Runtime fuses them.
+
+    It does so for a weight of codes (K, O) that MatMul reads straight from DequantizeLinear; the
+    transpose a PyTorch linear (O, K) would leave between the two makes it dequantize on every run.
+    """
+    result = copied(graph_module)
+    for node in list(result.graph.nodes):
+        if not _is_integer_linear(node):
+            continue
+        codes, scales = (constant(result, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
+        with result.graph.inserting_before(node):
+            weight = add_constant(result, f"{node.name}_matrix", codes.t().contiguous())
+            scale = add_constant(result, f"{node.name}_scales", scales)
+            bias = node.args[2] if len(node.args) > 2 else None
+            if granularity := node.meta.get(DYNAMIC):
+                arguments = (node.args[0], weight, scale, bias)
+                new = result.graph.call_function(SPELLINGS[granularity], arguments)
+            else:
+                source, step, zero, *_ = node.args[0].args  # of dequantize_per_tensor
+                new = result.graph.call_function(static_linear, (source, weight, scale, bias, step, zero))
+        node.replace_all_uses_with(new)
+        result.graph.erase_node(node)
+    result.graph.eliminate_dead_code()
+    result.recompile()
+    return result
+
+
+def with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Spell means over all places as pools, in place: those ONNX Runtime computes on codes."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is aten.mean.dim and _is_global_pool(*node.args):
+            replace(node, call(node, global_pool, node.args[0]))
+    graph_module.recompile()
+    return graph_module
+
+
+def _is_global_pool(x: fx.Node, axes: Sequence[int] | None, keepdim: bool = False) -> bool:
+    rank = len(x.meta["shape"])
+    return keepdim and rank == 4 and axes is not None and sorted(axis % rank for axis in axes) == [2, 3]
+
+
+def global_pool(x: torch.Tensor) -> torch.Tensor:
+    """GlobalAveragePool of (N, C, H, W), (N, C, 1, 1)."""
+    shape = (*x.shape[:2], 1, 1)
+    pooled: torch.Tensor = torch.onnx.ops.symbolic("GlobalAveragePool", (x,), dtype=x.dtype, shape=shape, version=OPSET)
+    return pooled
+
+
+def with_group_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Spell group norms as norms of the instances that their groups are, in place.
+
+    ONNX Runtime has no kernel for GroupNormalization on a CPU: it works out shapes and takes means op by op on every
+    run, which takes 1.4 to 1.8 times as long.
+    """
+    for node in list(graph_module.graph.nodes):
+        if node.target is aten.group_norm.default:
+            replace(node, call(node, group_norm, *node.args))
+    graph_module.recompile()
+    return graph_module
+
+
+def group_norm(
+    x: torch.Tensor,
+    groups: int,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> torch.Tensor:
+    """InstanceNormalization of (N, groups, ...), then the affine part of (N, C, ...)."""
+    grouped = x.reshape(x.shape[0], groups, -1)
+    ones, zeros = torch.ones(groups), torch.zeros(groups)
+    normed = torch.onnx.ops.symbolic(
+        "InstanceNormalization", (grouped, ones, zeros), {"epsilon": eps}, dtype=x.dtype, shape=grouped.shape,
+        version=OPSET,
+    )  # fmt: skip
+    answer: torch.Tensor = normed.reshape(x.shape)
+    channels = (-1, *[1] * (x.dim() - 2))
+    answer = answer if weight is None else answer * weight.reshape(channels)
+    return answer if bias is None else answer + bias.reshape(channels)
+
+
+def _is_integer_linear(node: fx.Node) -> bool:
+    weight = node.args[1] if node.target is aten.linear.default else None
+    return isinstance(weight, fx.Node) and "dequantize_per_channel" in str(weight.target)
+
+
+def static_linear(
+    codes: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    bias: torch.Tensor | None,
+    step: float,
+    zero: int,
+) -> torch.Tensor:
+    """MatMulInteger of codes (..., K) with a fixed step and zero point; the rest as in `dynamic_linear`.
+
+    A MatMul between DequantizeLinear nodes becomes an integer product only if its result goes straight
+    to a QuantizeLinear, which a bias prevents.
+    """
+    middle = torch.full((), zero, dtype=codes.dtype)
+    shape = (*codes.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, middle), dtype=torch.int32, shape=shape, version=OPSET
+    )
+    answer = product.to(torch.float32) * (step * scales)
+    return answer if bias is None else answer + bias
+
+
+def dynamic_linear(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """DynamicQuantizeLinear, MatMulInteger and a product: ONNX Runtime fuses them into one kernel.
+
+    Args:
+        x: (..., K) float32.
+        weight: (K, O) int8 codes.
+        scales: (O,) of the weight.
+        bias: (O,) or None.
+    """
+    codes, scale, zero = torch.onnx.ops.symbolic_multi_out(
+        "DynamicQuantizeLinear",
+        (x,),
+        dtypes=(torch.uint8, torch.float32, torch.uint8),
+        shapes=(x.shape, (), ()),
+        version=OPSET,
+    )
+    shape = (*x.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, zero), dtype=torch.int32, shape=shape, version=OPSET
+    )
+    answer = product.to(torch.float32) * (scale * scales)
+    return answer if bias is None else answer + bias
+
+
+def row_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A range for each row of x, as `round_dynamic` of the simulation takes it; shapes as in `dynamic_linear`.
+
+    The products of the zero points, which differ from row to row, are subtracted afterwards.
+    """
+    low = x.amin(-1, keepdim=True).clamp_max(0)
+    step = ((x.amax(-1, keepdim=True).clamp_min(0) - low) / 255).clamp_min(2.0**-23)
+    zero = torch.round(-low / step)
+    one, none = torch.full((), 1.0), torch.full((), 0, dtype=torch.uint8)
+    codes = torch.onnx.ops.symbolic(
+        "QuantizeLinear", (x / step + zero, one, none), dtype=torch.uint8, shape=x.shape, version=OPSET
+    )
+    shape = (*x.shape[:-1], weight.shape[1])
+    product = torch.onnx.ops.symbolic(
+        "MatMulInteger", (codes, weight, none), dtype=torch.int32, shape=shape, version=OPSET
+    )
+    answer = (product.to(torch.float32) - zero * weight.to(torch.float32).sum(0)) * step * scales
+    return answer if bias is None else answer + bias
+
+
+SPELLINGS = {"tensor": dynamic_linear, "row": row_linear}
