@@ -72,12 +72,13 @@ def plan_scheme(
     Args:
         graph: clean graph with shapes and dtypes in its meta.
         target: tables of the runtime.
-        border: "static" or "dynamic": input ranges of the linears that read or feed float ops.
+        border: input ranges of the linears and convolutions that read or feed float ops: "static", "dynamic", or
+            "mixed", dynamic ones for linears and for a convolution of the image, which turns patches into tokens.
         floats: names of nodes that stay float amid the others.
     """
     able = _available(graph, target, floats)
     wanted = _wanted(graph, target, able)
-    ran_dynamic = {n for n in able if border == "dynamic" and _may_be_dynamic(n, able, wanted, target)}
+    ran_dynamic = {n for n in able if border != "static" and _may_be_dynamic(n, able, wanted, target, border)}
     ran_dynamic -= {n for n in able if n.name in floats}
     while True:
         able = _available(graph, target, floats, apart=ran_dynamic)
@@ -185,13 +186,15 @@ def _left(node: fx.Node, target: Target, floats: Collection[str]) -> bool:
     return node.name in floats or (isinstance(source, fx.Node) and source.name in floats)
 
 
-def _may_be_dynamic(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:
+def _may_be_dynamic(
+    node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target, border: str
+) -> bool:
     """Linears beside float ops, and plain convolutions that nothing reads in int8, where the runtime can."""
     if _is_linear(node):
         return not _inside(node, able, wanted, target)
-    return (
-        target.dynamic_conv and op_name(node) == "conv2d.default" and convolution(node).groups == 1 and not wanted[node]
-    )
+    plain = op_name(node) == "conv2d.default" and convolution(node).groups == 1
+    chosen = border == "dynamic" or any(n.op == "placeholder" for n in activations(node, target))
+    return target.dynamic_conv and plain and not wanted[node] and chosen
 
 
 MANY = 2**14

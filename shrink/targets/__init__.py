@@ -28,7 +28,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     layout: Literal["NHWC", "NCHW"]  # of the image input
     activation_codes: Literal["int8", "uint8"] = "int8"  # how the runtime likes 8-bit activations on x86 and ARM
     ranges: Literal["mixed", "run-time", "calibrated"] = "mixed"  # of activations: where it pays, none, all
-    borders: tuple[Literal["static", "dynamic"], ...] = ()  # input ranges of linears beside float ops, fastest first
+    borders: tuple[Literal["mixed", "static", "dynamic"], ...] = ()  # input ranges beside float ops, fastest first
     float_output: bool = False  # whether an integer linear may answer in float, with no codes for its output
     dynamic_conv: bool = False  # whether a convolution may take its input range at run time
     dynamic_inputs: int = 1  # per output, from which on 8-bit weights with run-time input ranges save time

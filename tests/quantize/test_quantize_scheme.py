@@ -131,8 +131,23 @@ def test_a_patch_embedding_with_a_run_time_range() -> None:
     patches, head = nn.Conv2d(4, 8, 4, 4), nn.Linear(8, 5)
     graph = graph_of(lambda x: head(F.gelu(patches(x).flatten(2).transpose(1, 2))))
     assert scheme_of(graph, TFLITE).dynamic == {"conv2d": "x_1", "linear": "gelu"}
+    assert scheme_of(graph, TFLITE, "mixed") == scheme_of(graph, TFLITE)
     assert scheme_of(graph, ONNX).dynamic == {"linear": "gelu"}
     assert scheme_of(graph, ONNX).static == {"conv2d"}
+
+
+def test_convolutions_between_float_ops_take_fixed_ranges_where_those_are_faster() -> None:
+    """One that reads codes does so in either way to begin."""
+    stem, one, two, head = conv(), conv(4, 8, 1), conv(8, 4, 1), nn.Linear(4, 5)
+
+    def net(x: Tensor) -> Tensor:
+        return head(F.gelu(two(F.gelu(one(torch.relu(stem(x)))))).mean((2, 3)))
+
+    graph = graph_of(net)
+    mixed, dynamic = (scheme_of(graph, TFLITE, border) for border in ("mixed", "dynamic"))
+    assert mixed.static == {"conv2d", "relu", "conv2d_1", "conv2d_2"} and mixed.dynamic == {"linear": "mean"}
+    assert mixed.values == ("x_1", "relu", "conv2d_1", "gelu", "conv2d_2")
+    assert dynamic.dynamic == {"conv2d_2": "gelu", "linear": "mean"}
 
 
 @pytest.mark.parametrize(("width", "side", "slow"), [(4, 64, True), (4, 8, False), (48, 64, False)])
@@ -306,7 +321,9 @@ def test_candidates_that_are_equal_appear_once() -> None:
     one, two = conv(groups=2), conv(groups=2)
     assert list(schemes(graph_of(lambda x: two(one(x))).graph, ONNX)) == ["dynamic"]
     assert set(schemes(graph_of(Residual()).graph, ONNX)) == {"dynamic", "static"}
-    assert set(schemes(graph_of(Residual()).graph, TFLITE)) == {"dynamic"}
+    assert set(schemes(graph_of(Residual()).graph, TFLITE)) == {"mixed"}
+    one, two = conv(), conv()
+    assert list(schemes(graph_of(lambda x: two(F.gelu(one(x)))).graph, TFLITE)) == ["mixed", "dynamic"]
 
 
 def test_observable_is_what_any_scheme_could_hold_or_read() -> None:
@@ -314,7 +331,7 @@ def test_observable_is_what_any_scheme_could_hold_or_read() -> None:
         for target in (ONNX, TFLITE):
             names = observable(graph.graph, target)
             layers = [n.name for n in graph.graph.nodes if "conv2d" in n.name or "linear" in n.name]
-            for border in ("dynamic", "static"):
+            for border in ("mixed", "dynamic", "static"):
                 for floats in (set(), *({name} for name in layers)):
                     found = plan_scheme(graph.graph, target, border=border, floats=floats)
                     assert {*found.values, *found.dynamic.values()} <= names
