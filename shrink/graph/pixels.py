@@ -75,8 +75,12 @@ def _first_convolution(image: fx.Node, patches: bool) -> tuple[fx.Node, fx.Node]
         source, user = user, _only_user(user)
     if user is None or user.target is not aten.conv2d.default or not is_constant(user.args[1]):
         return None
-    starts_a_sequence = all(reader.target in SEQUENCE for reader in user.users)
-    return (source, user) if convolution(user).groups == 1 and (patches or not starts_a_sequence) else None
+    return (source, user) if convolution(user).groups == 1 and (patches or not starts_a_sequence(user)) else None
+
+
+def starts_a_sequence(conv: fx.Node) -> bool:
+    """Whether it turns patches into tokens, as the embedding of a transformer does."""
+    return all(reader.target in SEQUENCE for reader in conv.users)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -19,6 +19,7 @@ from torch import fx
 from shrink.graph.clamps import clamp_ends
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
+from shrink.graph.pixels import starts_a_sequence
 from shrink.quantize.operands import activations, op_name, operands
 from shrink.quantize.pulled import pulled, touches_codes
 from shrink.targets import Target
@@ -73,7 +74,7 @@ def plan_scheme(
         graph: clean graph with shapes and dtypes in its meta.
         target: tables of the runtime.
         border: input ranges of the linears and convolutions that read or feed float ops: "static", "dynamic", or
-            "mixed", dynamic ones for linears and for a convolution of the image, which turns patches into tokens.
+            "mixed", dynamic ones for linears and for the convolution that makes tokens of patches.
         floats: names of nodes that stay float amid the others.
     """
     able = _available(graph, target, floats)
@@ -193,8 +194,12 @@ def _may_be_dynamic(
     if _is_linear(node):
         return not _inside(node, able, wanted, target)
     plain = op_name(node) == "conv2d.default" and convolution(node).groups == 1
-    chosen = border == "dynamic" or any(n.op == "placeholder" for n in activations(node, target))
-    return target.dynamic_conv and plain and not wanted[node] and chosen
+    return target.dynamic_conv and plain and not wanted[node] and (border == "dynamic" or _embeds(node, target))
+
+
+def _embeds(node: fx.Node, target: Target) -> bool:
+    """Whether a convolution makes tokens of the patches of the image; rounded, the residual stream would be."""
+    return starts_a_sequence(node) and any(n.op == "placeholder" for n in activations(node, target))
 
 
 MANY = 2**14
