@@ -178,7 +178,8 @@ def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node
 def _static(graph: fx.Graph, target: Target, able: set[fx.Node], wanted: Mapping[fx.Node, bool]) -> set[fx.Node]:
     """The nodes computed on codes: with weights, or between others that are, or a clamp fused into one."""
     static = {n for n in able if n.op == "call_function" and (op_name(n) in target.compute or wanted[n])}
-    return static | {n for n in graph.nodes if op_name(n) in target.clamp and _sole_input(n) in static}
+    clamps = [n for n in graph.nodes if op_name(n) in target.clamp]
+    return static | {n for n in clamps if (source := _sole_input(n)) in static and _takes_a_clamp(source, target)}
 
 
 def _left(node: fx.Node, target: Target, floats: Collection[str]) -> bool:
@@ -230,8 +231,14 @@ def _sole_input(node: fx.Node) -> fx.Node | None:
 def is_fused(node: fx.Node, static: set[fx.Node], target: Target) -> bool:
     """Whether the value of `node` never exists: its one user is a clamp that is fused into it."""
     user = next(iter(node.users), None)
-    fusable = op_name(node) in target.compute or op_name(node) in ("add.Tensor", "sub.Tensor", "mul.Tensor")
-    return fusable and user is not None and len(node.users) == 1 and op_name(user) in target.clamp and user in static
+    if user is None or len(node.users) > 1 or op_name(user) not in target.clamp:
+        return False
+    return user in static and _takes_a_clamp(node, target)
+
+
+def _takes_a_clamp(node: fx.Node | None, target: Target) -> bool:
+    """Whether the runtime carries out a clamp with the op before it."""
+    return node is not None and op_name(node) in (*target.compute, "add.Tensor", "sub.Tensor", "mul.Tensor")
 
 
 def _held(node: fx.Node, static: set[fx.Node], target: Target) -> bool:

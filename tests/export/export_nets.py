@@ -154,6 +154,24 @@ class Between(nn.Module):
         return self.head(F.relu(x).mean((2, 3)))
 
 
+class Clamped(nn.Module):
+    """Clamps of slices of codes, of which one is read in float (MobileViTv2's attention), and extremes of codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.three, self.out = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 17, 1), nn.Conv2d(8, 8, 1)
+        self.left, self.right, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        query, key, value = self.three(x).split([1, 8, 8], 1)
+        x = x + self.out(F.relu(value) * (key * query.flatten(2).softmax(-1).reshape(query.shape)).sum((2, 3), True))
+        x = torch.maximum(self.left(x), self.right(x[:, :8]))
+        x = self.last(torch.minimum(x, torch.full((), 0.5)))
+        return self.head(F.relu(self.right(F.relu(x[:, :8]))).mean((2, 3)))
+
+
 class Rejoined(nn.Module):
     """Some channels go through attention in float; a clamp is between the rejoined ones and what reads them."""
 
@@ -298,6 +316,7 @@ NETS: dict[str, type[nn.Module]] = {
     "dense": Dense,
     "gated": Gated,
     "vit": Vit,
+    "clamped": Clamped,
     "classic": Classic,
     "misread": Misread,
     "mixed": Mixed,

@@ -34,6 +34,16 @@ def test_they_are_float_and_the_graph_is_whole(made: Printer) -> None:
     assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
 
 
+def test_clamps_of_slices_and_extremes_of_codes_do_not_cut_the_graph(made: Printer) -> None:
+    made_ = made("clamped", "tflite-int8")
+    kinds = types(made_.file, OP.MAXIMUM) + types(made_.file, OP.MINIMUM)
+    assert len(kinds) >= 2 and {*kinds} == {TYPE.FLOAT32}
+    truth = inspect_bytes(made_.file, "tflite").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+    given, wanted = made_.answers(images(20, 1)), scores(made_.simulated, images(20, 1))
+    assert np.abs(given - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
 def test_a_float_branch_is_joined_in_codes_and_the_graph_is_whole(made: Printer) -> None:
     """The clamp behind the concatenation, which XNNPACK has not in int8, is carried out by the codes."""
     file = made("rejoined", "tflite-int8").file
