@@ -21,6 +21,7 @@ from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
 from shrink.export.names import Codes
 from shrink.export.narrow import check_half
+from shrink.export.pads import pads_in_place
 from shrink.export.ports import only_codes, take_pixels
 from shrink.export.products import join_products
 from shrink.export.tflite_narrow import halve_tflite, narrow_tables
@@ -70,7 +71,7 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
         any_config = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(any_config))
     example = torch.zeros(input_shape(graph_module))
-    with _quiet(), strict() if quantized else contextlib.nullcontext():
+    with _quiet(), pads_in_place(), strict() if quantized else contextlib.nullcontext():
         litert_torch.config.show_progress = False
         try:
             model = _converted(graph_module.eval(), (example,), quant_config=config)
