@@ -16,7 +16,7 @@ OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 def spelled(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy with all of them."""
-    return with_group_norms(with_global_pools(with_integer_linears(graph_module)))
+    return _with_group_norms(_with_global_pools(with_integer_linears(graph_module)))
 
 
 def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -47,7 +47,7 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     return result
 
 
-def with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
+def _with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Spell means over all places as pools, in place: those ONNX Runtime computes on codes."""
     for node in list(graph_module.graph.nodes):
         if node.target is aten.mean.dim and _is_global_pool(*node.args):
@@ -68,7 +68,7 @@ def global_pool(x: torch.Tensor) -> torch.Tensor:
     return pooled
 
 
-def with_group_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
+def _with_group_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Spell group norms as norms of the instances that their groups are, in place.
 
     ONNX Runtime has no kernel for GroupNormalization on a CPU: it works out shapes and takes means op by op on every

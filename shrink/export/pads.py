@@ -21,17 +21,13 @@ def pads_in_place() -> Iterator[None]:
     from litert_torch._convert.fx_passes.optimize_layout_transposes_pass import layout_rewrite
 
     rewriters = layout_rewrite.rewriters
-    before = {op: rewriters[op] for op in PADS if op in rewriters}
-    rewriters.update(dict.fromkeys(PADS, _rewrite))
+    before = dict(rewriters)
+    rewriters[aten.constant_pad_nd.default] = _rewrite
     try:
         yield
     finally:
-        for op in PADS:
-            del rewriters[op]
+        rewriters.clear()
         rewriters.update(before)
-
-
-PADS = (aten.constant_pad_nd.default,)
 
 
 def _rewrite(node: fx.Node) -> None:
