@@ -48,6 +48,7 @@ from shrink.graph.lower_places import every_other, nearest, pad_with, piece, sho
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
+from shrink.graph.orders import fold_orders
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.plain_norms import write_norms
 from shrink.graph.shapes import annotate_shapes, input_shape
@@ -120,6 +121,7 @@ FIRST: dict[str, Whole] = {
     "windows": write_windows,
     "branches": merge_branches,
     "multiples": split_multiples,
+    "orders": fold_orders,
     "place_norms": write_norms,
     "integer_norms": partial(write_norms, in_float=False),
 }
@@ -199,6 +201,7 @@ DESCRIPTIONS = {
     "short_cats": "concatenations of many parts written as ones of few",
     "patches_to_linear": "convolution over separate patches written as a linear",
     "multiples": "depthwise convolutions that widen their input written as several side by side",
+    "orders": "changes of the order of channels moved into the weights after them",
     "masks": "masks before a softmax deepened, so that it leaves zeros",
     "scales": "products with a constant per channel moved into the weights before them",
     "gates": "constant factors of a product moved to its smaller side",

@@ -352,6 +352,79 @@ def test_depthwise_convolutions_that_widen_are_several(many: int, bias: bool) ->
     assert lowered(lambda x: F.conv2d(x, single, groups=4), "multiples", (1, 4, 8, 6)) == ["conv2d.default"]
 
 
+def shuffled(x: Tensor, groups: int = 2) -> Tensor:
+    _, many, high, wide = x.shape
+    return x.reshape(1, groups, many // groups, high, wide).transpose(1, 2).reshape(1, many, high, wide)
+
+
+def test_the_order_of_channels_goes_into_the_weights_that_read_them() -> None:
+    weights = torch.randn(5, 6, 3, 3), torch.randn(2, 6, 1, 1)
+
+    def function(x: Tensor) -> Tensor:
+        x = shuffled(x)
+        return F.conv2d(F.gelu(x), weights[0]).mean() + F.conv2d(x, weights[1], stride=2)
+
+    assert lowered(function, "orders", (1, 6, 8, 7)) == [
+        "gelu.default", "conv2d.default", "mean.default", "conv2d.default", "add.Tensor",
+    ]  # fmt: skip
+
+
+def test_the_order_of_channels_goes_through_branches_gates_and_the_next_stage() -> None:
+    """A stage's sums, depthwise kernels, constants and gates all change with it; so does the stage after it."""
+    net = Stages().eval()
+    found = lowered(net, "orders", (1, 6, 8, 8))
+    assert "permute.default" not in found and "transpose.int" not in found and "reshape.default" not in found
+    assert len(found) == len(lowered(Stages(shuffle=False).eval(), "orders", (1, 6, 8, 8)))
+
+
+class Stages(nn.Module):
+    """Two stages of a residual stream, each behind a shuffle."""
+
+    def __init__(self, shuffle: bool = True) -> None:
+        super().__init__()
+        self.shuffle = shuffle
+        self.scales = nn.ParameterList([torch.randn(1, 6, 1, 1), torch.randn(12, 1, 1), torch.randn(12)])
+        self.full = nn.ModuleList([nn.Conv2d(c, c, 3, padding=1) for c in (6, 12)])
+        self.own = nn.ModuleList([nn.Conv2d(c, c, 3, padding=1, groups=c) for c in (6, 12)])
+        self.gates = nn.ModuleList([nn.Conv2d(c, c, 1) for c in (6, 12)])
+        self.wider = nn.Conv2d(6, 6, 3, 2, 1, groups=6, bias=False)
+        self.narrow, self.last = nn.Conv2d(12, 5, 1), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(2):
+            x = shuffled(x) if self.shuffle else x
+            x = F.gelu(self.full[number](x) + x * self.scales[number])
+            x = x * self.gates[number](x.mean((2, 3), keepdim=True)).sigmoid()
+            x = x + F.max_pool2d(torch.constant_pad_nd(self.own[number](x), (0, 1, 1, 0)), 2, 1)
+            x = torch.cat([self.wider(x)] * 2, 1) if number == 0 else x
+        return self.narrow(x).mean((2, 3)) + self.last(F.adaptive_avg_pool2d(x, 1).flatten(1) * self.scales[2])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.conv2d(shuffled(x), torch.ones(6, 3, 1, 1), groups=2),  # reads channels group by group
+        lambda x: F.conv2d(shuffled(x), torch.ones(6, 6, 1, 1)) + shuffled(x),  # a sum reads the others' order
+        lambda x: F.conv2d(x.flip(3), torch.ones(2, 6, 1, 1)),  # places, not channels
+        lambda x: F.conv2d(x.reshape(1, 8, 6, 6).transpose(1, 2).reshape(1, 6, 8, 6), torch.ones(2, 6, 1, 1)),
+        lambda x: F.conv2d(x[:, :3].repeat(1, 2, 1, 1), torch.ones(2, 6, 1, 1)),
+        lambda x: F.conv2d(shuffled(x) * x, torch.ones(2, 6, 1, 1)),  # the other factor comes as it is
+        lambda x: F.conv2d(torch.cat([shuffled(x), x], 2), torch.ones(2, 6, 1, 1)),
+        lambda x: F.conv2d(shuffled(x).softmax(1), torch.ones(2, 6, 1, 1)),
+        lambda x: F.conv2d(shuffled(x) + x.mean(1, keepdim=True), torch.ones(2, 6, 1, 1)),
+        lambda x: shuffled(x).mean((2, 3)),
+        lambda x: F.linear(shuffled(x).mean((2, 3)).reshape(2, 3), torch.ones(2, 3)),
+        lambda x: F.linear(shuffled(x).mean(2), torch.ones(2, 6)),  # reads places
+        lambda x: F.conv2d(
+            shuffled(x) * F.linear(x.mean((2, 3)), torch.ones(6, 6)), torch.ones(2, 6, 1, 1)
+        ),  # by column
+    ],
+)
+def test_an_order_that_something_else_reads_stays(function: Callable[[Tensor], Tensor]) -> None:
+    before = ops(traced(function, (1, 6, 8, 6)))
+    assert lowered(function, "orders", (1, 6, 8, 6)) == before
+
+
 def test_the_lines_say_how_often_a_rule_fired() -> None:
     graph_module = traced(lambda x: F.hardswish(F.hardswish(x)) + F.silu(x))
     assert lower(graph_module, ["hard_swish", "silu", "attention"]) == (
