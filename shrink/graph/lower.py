@@ -46,6 +46,7 @@ from shrink.graph.lower_compute import (
 from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, split_multiples
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats, stretch
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
+from shrink.graph.lower_resizes import resize
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms
 from shrink.graph.orders import fold_orders
@@ -175,6 +176,17 @@ RULES: dict[str, dict[object, Rewrite]] = {
         ),
         nearest,
     ),
+    "resizes": dict.fromkeys(
+        (
+            aten.upsample_bicubic2d.vec,
+            aten.upsample_bicubic2d.default,
+            aten._upsample_bicubic2d_aa.vec,
+            aten._upsample_bicubic2d_aa.default,
+            aten._upsample_bilinear2d_aa.vec,
+            aten._upsample_bilinear2d_aa.default,
+        ),
+        resize,
+    ),
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -212,5 +224,6 @@ DESCRIPTIONS = {
     "layer_norm": "layer norms written op by op",
     "pieces": "parts of a split written as slices",
     "nearest": "nearest resizes written as concatenations or selections",
+    "resizes": "bicubic resizes, and those that filter against aliasing, written as a linear along each axis",
     "attention": "written as matmul, softmax, matmul",
 }

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,9 +181,13 @@ def test_a_kill_at_every_file_operation_leaves_a_whole_model(store: Store, bundl
         folder = shutil.copytree(store.folder, tmp_path / f"{kill_at}")
         pid = os.fork()
         if pid == 0:
-            change(Store(folder), Disk(killer(kill_at)), bundles[3])
-            os._exit(0)
-        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+            try:
+                change(Store(folder), Disk(killer(kill_at)), bundles[3])
+            except BaseException:
+                traceback.print_exc()
+            finally:  # whatever happens, this process must not go on with the tests
+                os._exit(0)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), (kill_at, steps[kill_at])
         after = Store(folder)
         told: list[str] = []
         assert after.open_current(told.append).sha256 in known and told == [], (kill_at, steps[kill_at])

@@ -309,6 +309,21 @@ class Places(nn.Module):
         return self.head(F.adaptive_avg_pool2d(x.clamp(min=1e-3).pow(3), 1).pow(1 / 3).flatten(1))
 
 
+class Resized(nn.Module):
+    """An image made smaller without aliasing, and a map made larger, as two branches of one network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList([nn.Conv2d(3, 8, 3, padding=1) for _ in range(2)])
+        self.last, self.head = nn.Conv2d(8, 8, 3), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.stems[0](F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)).relu()
+        x = self.stems[1](F.interpolate(x, size=(13, 11), mode="bicubic")).relu()
+        x = self.last(x + F.interpolate(small, size=(13, 11), mode="bicubic", align_corners=True)).relu()
+        return self.head(x.mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -323,6 +338,7 @@ NETS: dict[str, type[nn.Module]] = {
     "places": Places,
     "products": Products,
     "rejoined": Rejoined,
+    "resized": Resized,
     "shuffled": Shuffled,
     "thin": Thin,
     "tokens": Tokens,

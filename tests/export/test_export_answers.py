@@ -36,13 +36,15 @@ QUANTIZED = {
     ("curves", "onnx-int8", None): EXACT,
     ("places", "tflite-int8", None): 2e-2,
     ("places", "onnx-int8", None): EXACT,
+    ("resized", "tflite-int8", None): 1e-2,
+    ("resized", "onnx-int8", None): 1e-2,
     ("thin", "tflite-int8", None): EXACT,
     ("thin", "onnx-int8", None): EXACT,
     ("tokens", "tflite-int8", None): 1e-2,
 }
 FLOAT = [
     (net, form)
-    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places")
+    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized")
     for form in ("tflite-fp32", "onnx-fp32")
 ]
 
@@ -151,14 +153,14 @@ def test_clamped_channels_beside_others_cost_no_convolution_its_integers(made: P
     assert not any("pool" in record.op.lower() and record.compute != "int8" for record in records)
 
 
-@pytest.mark.parametrize("net", ["curves", "places"])
+@pytest.mark.parametrize("net", ["curves", "places", "resized"])
 @pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
 def test_layers_that_few_models_have_leave_the_delegate_whole(made: Printer, net: str, target: str) -> None:
     truth = inspect_bytes(made(net, target).file, "tflite").truth
     assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
 
 
-@pytest.mark.parametrize("net", ["curves", "places"])
+@pytest.mark.parametrize("net", ["curves", "places", "resized"])
 def test_layers_that_few_models_have_run_on_integers_alone(made: Printer, net: str) -> None:
     item = made(net, "tflite-int8-full")
     shown = images(8, seed=2)

@@ -352,6 +352,17 @@ def test_depthwise_convolutions_that_widen_are_several(many: int, bias: bool) ->
     assert lowered(lambda x: F.conv2d(x, single, groups=4), "multiples", (1, 4, 8, 6)) == ["conv2d.default"]
 
 
+@pytest.mark.parametrize("how", [{"size": (7, 9)}, {"size": (3, 11)}, {"scale_factor": (1.7, 2)}, {"scale_factor": 0.5}, {"size": (5, 1)}])
+@pytest.mark.parametrize(("mode", "corners", "filtered"), [
+    ("bicubic", False, False), ("bicubic", True, False), ("bicubic", False, True), ("bilinear", False, True),
+])  # fmt: skip
+def test_a_resize_is_two_linears(mode: str, corners: bool, filtered: bool, how: dict[str, Any]) -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.interpolate(x, mode=mode, align_corners=corners, antialias=filtered, **how)
+
+    assert lowered(function, "resizes", (1, 3, 6, 8)) == ["linear.default", "permute.default"] * 2
+
+
 def shuffled(x: Tensor, groups: int = 2) -> Tensor:
     _, many, high, wide = x.shape
     return x.reshape(1, groups, many // groups, high, wide).transpose(1, 2).reshape(1, many, high, wide)
