@@ -5,6 +5,7 @@ What a runtime has a kernel of its own for is left to the rewrites of that targe
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -86,6 +87,27 @@ def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | N
     return x
 
 
+def _cosine(node: fx.Node, x: fx.Node, y: fx.Node, axis: int = 1, least: float = 1e-8) -> fx.Node:
+    """The sum of the products of two vectors of length one."""
+    units = []
+    for vectors in (x, y):
+        length = call(node, aten.linalg_vector_norm.default, vectors, 2, [axis], True)
+        units.append(call(node, aten.div.Tensor, vectors, call(node, aten.clamp_min.default, length, least)))
+    return call(node, aten.sum.dim_IntList, call(node, aten.mul.Tensor, *units), [axis])
+
+
+def _distances(node: fx.Node, x: fx.Node, y: fx.Node, power: float = 2.0, *_: Any) -> fx.Node | None:
+    """The length of the difference of every row of one to every row of the other."""
+    if math.prod(shape_of(node)) * shape_of(x)[-1] > MOST_DIFFERENCES:
+        return None
+    rows, columns = call(node, aten.unsqueeze.default, x, -2), call(node, aten.unsqueeze.default, y, -3)
+    return call(node, aten.linalg_vector_norm.default, call(node, aten.sub.Tensor, rows, columns), power, [-1])
+
+
+MOST_DIFFERENCES = 2**22
+"""Numbers, all of which are in memory at once."""
+
+
 def _conv1d(
     node: fx.Node, x: fx.Node, weight: fx.Node, bias: Any = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
@@ -154,8 +176,10 @@ def _div(node: fx.Node, x: Any, y: Any) -> fx.Node | None:
 
 PLAIN: Mapping[object, Callable[..., fx.Node | None]] = {
     aten.adaptive_avg_pool2d.default: _adaptive_average,
+    aten.cdist.default: _distances,
     aten.channel_shuffle.default: _channel_shuffle,
     aten.conv1d.default: _conv1d,
+    aten.cosine_similarity.default: _cosine,
     aten.div.Tensor: _div,
     aten.glu.default: _glu,
     aten.lerp.Scalar: _lerp,

@@ -208,6 +208,19 @@ def test_dropout_of_every_kind_is_gone() -> None:
         (lambda x: F.adaptive_avg_pool2d(x, (3, 8)), ["adaptive_avg_pool2d.default"]),
         (lambda x: F.adaptive_avg_pool2d(x, x.shape[2:]) * 2, ["mul.Tensor"]),
         (lambda x: torch.lerp(x, x * x, 0.3), ["mul.Tensor", "sub.Tensor", "mul.Tensor", "add.Tensor"]),
+        (
+            lambda x: F.cosine_similarity(x, x * x, 1),
+            [
+                "mul.Tensor",
+                *["linalg_vector_norm.default", "clamp_min.default", "div.Tensor"] * 2,
+                "mul.Tensor",
+                "sum.dim_IntList",
+            ],
+        ),
+        (
+            lambda x: torch.cdist(x, x[:, :1]),
+            ["slice.Tensor", *["unsqueeze.default"] * 2, "sub.Tensor", "linalg_vector_norm.default"],
+        ),
         (lambda x: x / (x * x + 1) ** 0.75, ["mul.Tensor", "add.Tensor", "pow.Tensor_Scalar", "mul.Tensor"]),
         (lambda x: x / (x * x + 1) ** 3, ["mul.Tensor", "add.Tensor", "pow.Tensor_Scalar", "div.Tensor"]),
         (lambda x: x.view(1, 48, 16).unflatten(1, (3, 16)), ["reshape.default"] * 2),

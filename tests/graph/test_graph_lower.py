@@ -352,7 +352,9 @@ def test_depthwise_convolutions_that_widen_are_several(many: int, bias: bool) ->
     assert lowered(lambda x: F.conv2d(x, single, groups=4), "multiples", (1, 4, 8, 6)) == ["conv2d.default"]
 
 
-@pytest.mark.parametrize("how", [{"size": (7, 9)}, {"size": (3, 11)}, {"scale_factor": (1.7, 2)}, {"scale_factor": 0.5}, {"size": (5, 1)}])
+@pytest.mark.parametrize(
+    "how", [{"size": (7, 9)}, {"size": (3, 11)}, {"scale_factor": (1.7, 2)}, {"scale_factor": 0.5}, {"size": (5, 1)}]
+)
 @pytest.mark.parametrize(("mode", "corners", "filtered"), [
     ("bicubic", False, False), ("bicubic", True, False), ("bicubic", False, True), ("bilinear", False, True),
 ])  # fmt: skip
