@@ -30,7 +30,10 @@ def joined(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Stop the others, with their children; one at a time does so."""
+    """Stop the others, with their children; one at a time does so.
+
+    A process that a run started may take the times for it: neither it nor the run is stopped.
+    """
     with _turn(folder):
         _signal(folder, signal.SIGSTOP)
         try:
@@ -55,7 +58,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def _signal(folder: Path, what: signal.Signals) -> None:
     for path in folder.glob("[0-9]*"):
-        if path.name != str(os.getpid()) and _lives(path):
+        if int(path.name) not in (os.getpid(), os.getppid()) and _lives(path):
             for pid in with_children(int(path.name)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, what)

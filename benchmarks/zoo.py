@@ -100,7 +100,8 @@ def in_child(ask: Ask, limit: float, memory: float, scratch: Path) -> Measured:
     complete = msgspec.structs.replace(ask, out=str(out), scratch=str(scratch))
     asked.write_bytes(msgspec.json.encode(complete))
     command = [sys.executable, "-m", "benchmarks.zoo_row", str(asked)]
-    ended = child.run(command, cwd=ROOT, scratch=scratch, limit_seconds=limit, memory_gib=memory)
+    with turns.joined(Path(ask.turns)):  # here, as the child would import for seconds before it could be stopped
+        ended = child.run(command, cwd=ROOT, scratch=scratch, limit_seconds=limit, memory_gib=memory)
     turns.release(Path(ask.turns))
     crash = child.failure(ended, "the measuring process")
     result: dict[str, Any] = msgspec.json.decode(out.read_bytes()) if out.is_file() else {}

@@ -51,8 +51,7 @@ def measure(ask: Ask) -> Result:
     torch.set_num_threads(1)
     result = Result()
     try:
-        with turns.joined(Path(ask.turns)):
-            _measure(ask, result)
+        _measure(ask, result)
     except Exception as error:  # whatever happens is a finding
         result.failure = explain(error)
     _keep(ask, result)

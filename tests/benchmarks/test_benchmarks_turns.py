@@ -71,6 +71,24 @@ def test_a_killed_one_leaves_nobody_standing(tmp_path: Path) -> None:
         wait_for(waiting.pid, "S")
 
 
+CHILD = """
+import os, sys
+from pathlib import Path
+from benchmarks.turns import alone
+with alone(Path(sys.argv[1])):
+    print(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0])
+"""
+
+
+def test_a_child_takes_times_for_its_run(tmp_path: Path) -> None:
+    """The run has joined before the child imports anything: whoever takes times would stop it, too."""
+    with other(tmp_path) as (process, _), joined(tmp_path):
+        with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None and child.stdout.readline() in ("S\n", "R\n")
+        assert child.returncode == 0
+        wait_for(process.pid, "S")
+
+
 def test_the_number_of_a_run_that_has_ended_is_not_its_own(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as bystander:
         Path(tmp_path, str(bystander.pid)).touch()  # left by a run of that number
