@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed
 from torch import fx
 
+from shrink.graph.convolution import convolution
 from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 
 def spelled(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy with all of them."""
-    return _with_group_norms(_with_global_pools(with_integer_linears(graph_module)))
+    result = with_integer_linears(graph_module)
+    for write_in in (_global_pools, _group_norms, _padded_convolutions):
+        write_in(result)
+    result.graph.eliminate_dead_code()
+    result.recompile()
+    return result
 
 
 def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -47,13 +55,18 @@ def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
     return result
 
 
-def _with_global_pools(graph_module: fx.GraphModule) -> fx.GraphModule:
+def _spell(node: fx.Node, by: Callable[..., torch.Tensor], *args: Any) -> None:
+    """Replace a node by a call that gives the same."""
+    new = call(node, by, *args)
+    new.meta.update(node.meta)
+    replace(node, new)
+
+
+def _global_pools(graph_module: fx.GraphModule) -> None:
     """Spell means over all places as pools, in place: those ONNX Runtime computes on codes."""
     for node in list(graph_module.graph.nodes):
         if node.target is aten.mean.dim and _is_global_pool(*node.args):
-            replace(node, call(node, global_pool, node.args[0]))
-    graph_module.recompile()
-    return graph_module
+            _spell(node, global_pool, node.args[0])
 
 
 def _is_global_pool(x: fx.Node, axes: Sequence[int] | None, keepdim: bool = False) -> bool:
@@ -68,7 +81,7 @@ def global_pool(x: torch.Tensor) -> torch.Tensor:
     return pooled
 
 
-def _with_group_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
+def _group_norms(graph_module: fx.GraphModule) -> None:
     """Spell group norms as norms of the instances that their groups are, in place.
 
     ONNX Runtime has no kernel for GroupNormalization on a CPU: it works out shapes and takes means op by op on every
@@ -76,9 +89,7 @@ def _with_group_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
     """
     for node in list(graph_module.graph.nodes):
         if node.target is aten.group_norm.default:
-            replace(node, call(node, group_norm, *node.args))
-    graph_module.recompile()
-    return graph_module
+            _spell(node, group_norm, *node.args)
 
 
 def group_norm(
@@ -100,6 +111,68 @@ def group_norm(
     channels = (-1, *[1] * (x.dim() - 2))
     answer = answer if weight is None else answer * weight.reshape(channels)
     return answer if bias is None else answer + bias.reshape(channels)
+
+
+def _padded_convolutions(graph_module: fx.GraphModule) -> None:
+    """Let convolutions pad with zeros themselves, in place: ONNX knows a padding for each side.
+
+    ONNX Runtime does so itself in a float file. On codes it copies every map into a larger one, which takes 0.9 of the
+    5.5 ms of EfficientNet-Lite0 as TensorFlow pads it.
+    """
+    for node in list(graph_module.graph.nodes):
+        if node.target is not aten.conv2d.default:
+            continue
+        conv = convolution(node)
+        found = _unpadded(conv.x)
+        if found is not None:
+            x, (left, right, top, bottom) = found
+            (high, wide), how = conv.padding, (conv.stride, conv.dilation, conv.groups)
+            pads = (top + high, left + wide, bottom + high, right + wide)
+            _spell(node, padded_conv2d, x, conv.weight, conv.bias, pads, *how)
+
+
+def _unpadded(x: fx.Node) -> tuple[fx.Node, tuple[int, int, int, int]] | None:
+    """What was padded with zeros around its places, and by how much; codes are taken of it as they were behind it."""
+    if x.target is quantized.dequantize_per_tensor.default:
+        codes = x.args[0]
+        if not isinstance(codes, fx.Node) or codes.target is not quantized.quantize_per_tensor.default:
+            return None
+        found = _unpadded(codes.args[0]) if isinstance(codes.args[0], fx.Node) else None
+        if found is None:
+            return None
+        source, pads = found
+        if source.target is x.target and source.args[1:] == x.args[1:]:
+            return source, pads
+        return call(x, x.target, call(x, codes.target, source, *codes.args[1:]), *x.args[1:]), pads
+    if x.target is not aten.constant_pad_nd.default:
+        return None
+    args: tuple[Any, ...] = x.args
+    source, pads, *value = args
+    if any(value) or min(pads) < 0 or any(pads[4:]) or len(source.meta["shape"]) != 4:
+        return None
+    left, right, top, bottom = [*pads, 0, 0, 0, 0][:4]
+    return source, (left, right, top, bottom)
+
+
+def padded_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    pads: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """Conv of (N, C, H, W) with zeros above, on the left, below and on the right of it."""
+    places = [
+        (size + pads[axis] + pads[axis + 2] - dilation[axis] * (kernel - 1) - 1) // stride[axis] + 1
+        for axis, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True))
+    ]
+    how: dict[str, Any] = {"pads": [*pads], "strides": [*stride], "dilations": [*dilation], "group": groups}
+    given = (x, weight) if bias is None else (x, weight, bias)
+    shape = (x.shape[0], weight.shape[0], *places)
+    answer: torch.Tensor = torch.onnx.ops.symbolic("Conv", given, how, dtype=x.dtype, shape=shape, version=OPSET)
+    return answer
 
 
 def _is_integer_linear(node: fx.Node) -> bool:

@@ -324,6 +324,20 @@ class Resized(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Sided(nn.Module):
+    """Padding of sides of their own, as TensorFlow's SAME is for strides of 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.own = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, (5, 3), 2, (0, 1), groups=8, bias=False)
+        self.last, self.head = nn.Conv2d(8, 16, 1), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(F.pad(x, (0, 1, 0, 1))).relu()
+        x = self.last(F.pad(self.own(F.pad(x, (1, 0, 1, 2))), (0, 1))).relu()
+        return self.head(x.mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -340,6 +354,7 @@ NETS: dict[str, type[nn.Module]] = {
     "rejoined": Rejoined,
     "resized": Resized,
     "shuffled": Shuffled,
+    "sided": Sided,
     "thin": Thin,
     "tokens": Tokens,
 }

@@ -38,13 +38,15 @@ QUANTIZED = {
     ("places", "onnx-int8", None): EXACT,
     ("resized", "tflite-int8", None): 1e-2,
     ("resized", "onnx-int8", None): 1e-2,
+    ("sided", "tflite-int8", None): EXACT,
+    ("sided", "onnx-int8", None): EXACT,
     ("thin", "tflite-int8", None): EXACT,
     ("thin", "onnx-int8", None): EXACT,
     ("tokens", "tflite-int8", None): 1e-2,
 }
 FLOAT = [
     (net, form)
-    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized")
+    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided")
     for form in ("tflite-fp32", "onnx-fp32")
 ]
 

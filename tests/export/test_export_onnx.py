@@ -14,6 +14,7 @@ import torch
 from export_nets import CLASSES, SHAPE, Printed, images, printed
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from device_runner.engines import open_engine
 from shrink import quantize
@@ -109,6 +110,33 @@ def test_a_group_norm_runs_in_one_kernel(norm: nn.Module, places: tuple[int, ...
     ops = optimized(file, tmp_path)
     assert ops["InstanceNormalization"] == 1 and ops["Shape"] == ops["ReduceMean"] == 0
     np.testing.assert_allclose(open_engine(file, "onnx").run(x.numpy()), norm(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
+def test_convolutions_pad_themselves(made: Printer, tmp_path: Path, target: str) -> None:
+    """ONNX Runtime does not let them where codes are between."""
+    ops = optimized(made("sided", target).file, tmp_path)
+    assert ops["Pad"] == 0
+    assert target == "onnx-fp32" or (ops["QLinearConv"], ops["QuantizeLinear"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("pads", "value"), [((1, 1, 1, 1), 0.5), ((-1, 2, 1, 1), 0.0), ((1, 1, 0, 0, 1, 0), 0.0), ((1, 2), 0.0)], ids=str
+)
+def test_a_padding_with_something_else_stays(pads: tuple[int, ...], value: float) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3 + sum(pads[4:]), 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(F.pad(x, pads, value=value)).mean((2, 3))
+
+    net, image = Net().eval(), images(1, seed=2)[0]
+    file = to_onnx(capture(net, SHAPE))
+    kept = [node.op_type for node in onnx.load_from_string(file).graph.node].count("Pad")
+    assert kept == (0 if pads == (1, 2) else 1)
+    np.testing.assert_allclose(open_engine(file, "onnx").run(image.numpy()), net(image).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_file_of_codes_names_what_layers_give(made: Printer) -> None:
