@@ -19,40 +19,33 @@ OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 
 def spelled(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy with all of them."""
-    result = with_integer_linears(graph_module)
-    for write_in in (_global_pools, _group_norms, _padded_convolutions):
+    result = copied(graph_module)
+    for write_in in (_integer_linears, _global_pools, _group_norms, _padded_convolutions):
         write_in(result)
     result.graph.eliminate_dead_code()
     result.recompile()
     return result
 
 
-def with_integer_linears(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which quantized linears are spelled so that ONNX Runtime fuses them.
+def _integer_linears(graph_module: fx.GraphModule) -> None:
+    """Spell quantized linears so that ONNX Runtime fuses them, in place.
 
     It does so for a weight of codes (K, O) that MatMul reads straight from DequantizeLinear; the
     transpose a PyTorch linear (O, K) would leave between the two makes it dequantize on every run.
     """
-    result = copied(graph_module)
-    for node in list(result.graph.nodes):
+    for node in list(graph_module.graph.nodes):
         if not _is_integer_linear(node):
             continue
-        codes, scales = (constant(result, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
-        with result.graph.inserting_before(node):
-            weight = add_constant(result, f"{node.name}_matrix", codes.t().contiguous())
-            scale = add_constant(result, f"{node.name}_scales", scales)
-            bias = node.args[2] if len(node.args) > 2 else None
-            if granularity := node.meta.get(DYNAMIC):
-                arguments = (node.args[0], weight, scale, bias)
-                new = result.graph.call_function(SPELLINGS[granularity], arguments)
-            else:
-                source, step, zero, *_ = node.args[0].args  # of dequantize_per_tensor
-                new = result.graph.call_function(static_linear, (source, weight, scale, bias, step, zero))
-        node.replace_all_uses_with(new)
-        result.graph.erase_node(node)
-    result.graph.eliminate_dead_code()
-    result.recompile()
-    return result
+        codes, scales = (constant(graph_module, n) for n in node.args[1].args[:2])  # of dequantize_per_channel
+        with graph_module.graph.inserting_before(node):
+            weight = add_constant(graph_module, f"{node.name}_matrix", codes.t().contiguous())
+            scale = add_constant(graph_module, f"{node.name}_scales", scales)
+        bias = node.args[2] if len(node.args) > 2 else None
+        if granularity := node.meta.get(DYNAMIC):
+            _spell(node, SPELLINGS[granularity], node.args[0], weight, scale, bias)
+        else:
+            source, step, zero, *_ = node.args[0].args  # of dequantize_per_tensor
+            _spell(node, static_linear, source, weight, scale, bias, step, zero)
 
 
 def _spell(node: fx.Node, by: Callable[..., torch.Tensor], *args: Any) -> None:

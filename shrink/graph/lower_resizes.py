@@ -36,7 +36,6 @@ def _matrix(node: fx.Node, axis: int) -> Tensor:
     args: tuple[Any, ...] = node.args
     op: Any = node.target
     _, _, *places = args[0].meta["shape"]
-    ones = torch.eye(places[axis - 2])
-    images = [ones[i].reshape(-1, 1) if axis == 2 else ones[i] for i in range(len(ones))]
+    images = [row[:, None] if axis == 2 else row for row in torch.eye(places[axis - 2])]
     resized = [op(image.expand(1, 1, *places).contiguous(), *args[1:]) for image in images]
     return torch.cat(resized).select(5 - axis, 0)[:, 0].t().contiguous()
