@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers, turns
+from benchmarks import peers, turns, zoo_times
 from benchmarks.facts import watch_others
 from benchmarks.images import some_images
 from benchmarks.randomize import MILLIONTH, randomize
@@ -30,7 +29,6 @@ from device_runner.engines import open_engine
 from device_runner.manifest import Input, Output
 from device_runner.preprocess import encode as encode_input
 from shrink import models, targets
-from shrink.bench.latency import interleave
 from shrink.data.images import Images
 from shrink.data.stream import stream
 from shrink.errors import Problem
@@ -42,7 +40,6 @@ from shrink.verify.answers import Candidate, relative_error
 
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 32  # that batch norms take their statistics from
-WARMUP_SECONDS = 3.0
 Floats = NDArray[np.float32]
 
 
@@ -73,8 +70,16 @@ def _measure(ask: Ask, result: Result) -> None:
     files |= _theirs(ask, result, model, calibration, judged, contents)
     if ask.timing:
         for fmt in FORMATS:
-            _time(fmt, files, judged.x[:1], result, ask)
+            _time(fmt, files, judged.x[0], result, ask)
             _keep(ask, result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class File:
+    """A model file and its runtime, which has answered."""
+
+    model: bytes
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,9 +104,9 @@ class Judged:
 
 def _ours(
     ask: Ask, result: Result, model: Model, calibration: Images, judged: Judged
-) -> tuple[dict[str, Candidate], dict[str, bytes]]:
+) -> tuple[dict[str, File], dict[str, bytes]]:
     """The files of shrink that answer, and the content of all that could be made."""
-    files: dict[str, Candidate] = {}
+    files: dict[str, File] = {}
     contents: dict[str, bytes] = {}
     captured = capture(model.module, model.input_shape)
     for target in map(targets.load, ask.targets):
@@ -114,16 +119,16 @@ def _ours(
             result.macs = max(result.macs, written.inspection.truth.macs)
             _begin(part, "run", ask, result)
             _judge(part, written.candidate, judged)
-            files[target.name] = written.candidate
+            files[target.name] = File(written.model, written.candidate)
         _keep(ask, result)
     return files, contents
 
 
 def _theirs(
     ask: Ask, result: Result, model: Model, calibration: Images, judged: Judged, contents: dict[str, bytes]
-) -> dict[str, Candidate]:
+) -> dict[str, File]:
     """What the peers make of our float files, as far as it answers."""
-    files: dict[str, Candidate] = {}
+    files: dict[str, File] = {}
     tensors = pixels(model, calibration)
     for name in ask.peers:
         source = contents.get(peers.PEERS[name].reads)
@@ -132,11 +137,11 @@ def _theirs(
         part = result.parts[name] = Part()
         with _failing(part):
             _begin(part, "make", ask, result)
-            candidate = _peer(part, name, source, tensors, ask)
-            if candidate is not None:
+            file = _peer(part, name, source, tensors, ask)
+            if file is not None:
                 _begin(part, "run", ask, result)
-                _judge(part, candidate, judged)
-                files[name] = candidate
+                _judge(part, file.candidate, judged)
+                files[name] = file
         _keep(ask, result)
     return files
 
@@ -225,7 +230,7 @@ def _judge(part: Part, candidate: Candidate, judged: Judged) -> None:
     part.noise = float(np.sqrt(((given - wanted) ** 2).mean() / max((spread**2).mean(), 1e-24)))
 
 
-def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> Candidate | None:
+def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> File | None:
     made = peers.quantize(name, ask.peer_python, source, tensors, Path(ask.scratch), Path(ask.cache))
     part.failure, part.version, part.seconds = made.failure, made.version, made.seconds
     if made.model is None:
@@ -235,11 +240,12 @@ def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> Ca
     inspection = inspect_bytes(made.model, fmt, name)
     _describe(part, inspection)
     image, scores = inspection.contract.inputs[0], inspection.contract.outputs[0]
-    return Candidate(
+    candidate = Candidate(
         open_engine(made.model, fmt),
         Input(layout="NHWC" if fmt == "tflite" else "NCHW", **_tensor(image)),
         Output(kind="logits", **_tensor(scores)),
     )
+    return File(made.model, candidate)
 
 
 def _tensor(port: Port) -> dict[str, Any]:
@@ -253,24 +259,23 @@ def _tensor(port: Port) -> dict[str, Any]:
     }
 
 
-def _time(fmt: str, files: dict[str, Candidate], x: Floats, result: Result, ask: Ask) -> None:
-    """Time all files of one format in the same rounds, one thread each."""
-    mine = {name: candidate for name, candidate in files.items() if _format(name) == fmt}
-    if not mine:
+def _time(fmt: str, files: dict[str, File], image: Floats, result: Result, ask: Ask) -> None:
+    """Time all files of one format in the same rounds, on one image (C, H, W)."""
+    pixel_rows = image.transpose(1, 2, 0)
+    ready = {
+        name: zoo_times.Ready(file.model, encode_input(pixel_rows, file.candidate.input))
+        for name, file in files.items()
+        if _format(name) == fmt
+    }
+    if not ready:
         return
-    ready = {name: encode_input(x[0].transpose(1, 2, 0), candidate.input) for name, candidate in mine.items()}
-    runs = {name: partial(candidate.engine.run, ready[name]) for name, candidate in mine.items()}
     with turns.alone(Path(ask.turns)), watch_others() as others:
-        samples = interleave(
-            runs,
-            rng=np.random.default_rng(ask.seed),
-            min_samples=ask.min_rounds,
-            max_seconds=ask.max_seconds,
-            warmup_seconds=WARMUP_SECONDS,
+        taken = zoo_times.times(
+            fmt, ready, Path(ask.scratch), min_rounds=ask.min_rounds, max_seconds=ask.max_seconds, seed=ask.seed
         )
     result.timing_others_busy = {**result.timing_others_busy, fmt: others.busy}
-    for name, taken in samples.items():
-        result.parts[name].samples_ms = tuple(round(ms, 4) for ms in taken.samples_ms)
+    for name, samples in taken.items():
+        result.parts[name].samples_ms = samples
 
 
 def _format(name: str) -> str:
