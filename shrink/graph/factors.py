@@ -30,6 +30,8 @@ LINEAR = {
     aten.select.int,
 }
 """Ops f of one activation with f(c x) = c f(x)."""
+POSITIVE = {aten.relu.default, aten.leaky_relu.default}
+"""Ops f of one activation with f(c x) = c f(x) for c > 0."""
 
 
 def fold_factors(graph_module: fx.GraphModule) -> int:
@@ -50,11 +52,11 @@ def fold_factors(graph_module: fx.GraphModule) -> int:
 
 def _factor(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor] | None:
     """(x, c) if the node is x * c with a constant c of one element."""
-    found = _with_constant(graph_module, node, aten.mul.Tensor)
+    found = with_constant(graph_module, node, aten.mul.Tensor)
     return None if found is None or found[1].numel() != 1 else (found[0], found[1].reshape(()))
 
 
-def _with_constant(graph_module: fx.GraphModule, node: fx.Node, op: object) -> tuple[fx.Node, Tensor] | None:
+def with_constant(graph_module: fx.GraphModule, node: fx.Node, op: object) -> tuple[fx.Node, Tensor] | None:
     """(x, c) if the node is x * c, or another such op, with a constant c that repeats nothing of x."""
     if node.target is not op or node.kwargs:
         return None
@@ -111,16 +113,19 @@ def _size(node: fx.Node) -> int:
 
 
 def fold_scales(graph_module: fx.GraphModule) -> int:
-    """Remove products with a constant that has a number per channel of the weights before; returns how many."""
+    """Remove products with a constant that has a number per channel of the weights before, or one; returns how many."""
     return sum([_fold_scale(graph_module, node) for node in list(graph_module.graph.nodes)])
 
 
 def _fold_scale(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether weights took in a product: all that reads the channels that it scales, reads them scaled."""
-    found = _with_constant(graph_module, node, aten.mul.Tensor)
+    found = with_constant(graph_module, node, aten.mul.Tensor)
     if found is None:
         return False
-    source, factor = found
+    product_of, factor = found
+    source, reader = product_of, node
+    if source.target in POSITIVE and len(source.users) == 1 and bool((factor > 0).all()):
+        source, reader = source.all_input_nodes[0], source
     weighted = _weights_of(source)
     if weighted is None:
         return False
@@ -130,12 +135,12 @@ def _fold_scale(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     factor = factor.expand_as(labels)
     factors = torch.ones(followed.count)
     factors[labels] = factor
-    scaled = followed.read_by(node)
-    others = [followed.read_by(reader) for reader in followed.readers if reader is not node]
+    scaled = followed.read_by(reader)
+    others = [followed.read_by(other) for other in followed.readers if other is not reader]
     if not torch.equal(factors[labels], factor) or any((scaled & other).any() for other in others):
         return False
     scale_outputs(graph_module, weighted, factors)
-    replace(node, source)
+    replace(node, product_of)
     return True
 
 
@@ -148,7 +153,7 @@ def _weights_of(node: fx.Node) -> fx.Node | None:
 
 def per_channel(graph_module: fx.GraphModule, node: fx.Node, op: object) -> tuple[fx.Node, Tensor, int] | None:
     """(x, c, dim) if the node is x * c, or another such op, with a constant c that differs along one dimension of x."""
-    found = _with_constant(graph_module, node, op)
+    found = with_constant(graph_module, node, op)
     if found is None:
         return None
     source, number = found

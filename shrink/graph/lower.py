@@ -48,7 +48,7 @@ from shrink.graph.lower_places import every_other, nearest, pad_with, piece, sho
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.lower_resizes import resize
 from shrink.graph.masks import deepen_masks
-from shrink.graph.norms import fold_norms
+from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.plain_norms import write_norms
@@ -126,7 +126,13 @@ FIRST: dict[str, Whole] = {
     "place_norms": write_norms,
     "integer_norms": partial(write_norms, in_float=False),
 }
-LAST: dict[str, Whole] = {"masks": deepen_masks, "scales": fold_scales, "norms": fold_norms, "gates": move_to_gates}
+LAST: dict[str, Whole] = {
+    "masks": deepen_masks,
+    "scales": fold_scales,
+    "norms": fold_norms,
+    "shifts": fold_shifts,
+    "gates": move_to_gates,
+}
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
 RULES: dict[str, dict[object, Rewrite]] = {
@@ -215,9 +221,10 @@ DESCRIPTIONS = {
     "multiples": "depthwise convolutions that widen their input written as several side by side",
     "orders": "changes of the order of channels moved into the weights after them",
     "masks": "masks before a softmax deepened, so that it leaves zeros",
-    "scales": "products with a constant per channel moved into the weights before them",
+    "scales": "products with one number, or one per channel, moved into the weights before them",
     "gates": "constant factors of a product moved to its smaller side",
     "norms": "scales and shifts of norms moved into the weights after them",
+    "shifts": "sums with one number moved into the weights after them",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
     "last_softmax": "softmax over another axis written as one over the last",

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from shrink.graph.channels import along
 from shrink.graph.convolution import convolution, times_inputs
 from shrink.graph.edit import add_to_bias, constant, is_constant, replace, scale_inputs
-from shrink.graph.factors import per_channel
+from shrink.graph.factors import per_channel, with_constant
 from shrink.graph.views import CHANNELS, Followed, follow, has_weights
 
 aten = torch.ops.aten
@@ -28,11 +28,30 @@ def fold_norms(graph_module: fx.GraphModule) -> int:
     return sum([_fold(graph_module, node) for node in reversed(list(graph_module.graph.nodes))])
 
 
+def fold_shifts(graph_module: fx.GraphModule) -> int:
+    """Move sums with a constant of one number into the weights that read them, if all readers can; returns how many."""
+    return sum([_fold_shift(graph_module, node) for node in reversed(list(graph_module.graph.nodes))])
+
+
+def _fold_shift(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    found = with_constant(graph_module, node, aten.add.Tensor)
+    if found is None or found[1].numel() > 1:
+        return False
+    shape: tuple[int, ...] = node.meta["shape"]
+    return any(
+        _move(graph_module, node, axis, found[1].reshape(1).expand(shape[axis]), True)
+        for axis in set(CHANNELS.values())
+        if axis < len(shape)
+    )
+
+
 def _fold(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     found = _norm(graph_module, node)
-    if found is None:
-        return False
-    axis, numbers, is_shift = found
+    return found is not None and _move(graph_module, node, *found)
+
+
+def _move(graph_module: fx.GraphModule, node: fx.Node, axis: int, numbers: Tensor, is_shift: bool) -> bool:
+    """Move the numbers of the channels along an axis, of (C,), into the weights that read them."""
     readers = _readers(node, axis)
     if not readers or (is_shift and any(map(_pads, readers))):
         return False

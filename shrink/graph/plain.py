@@ -112,19 +112,25 @@ def _conv1d(
     node: fx.Node, x: fx.Node, weight: fx.Node, bias: Any = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
 ) -> fx.Node | None:  # fmt: skip
-    """A convolution along one axis as one over an image of one row."""
+    """A convolution along one axis as one over an image of one row, or of one column if it looks at single places.
+
+    A row of products, as an attention gives it, does not do for those: TFLite's converter takes the row into the batch
+    of the product before, and refuses the file that it makes of it.
+    """
     if not is_constant(weight) or len(shape_of(x)) != 3:
         return None
     module = node.graph.owning_module
     assert module is not None
+    one = 3 if shape_of(weight)[2] == 1 else 2  # the axis that is added
     with node.graph.inserting_before(node):
-        rows = add_constant(module, f"{node.name}_weight", constant(module, weight).unsqueeze(2))
+        flat = add_constant(module, f"{node.name}_weight", constant(module, weight).unsqueeze(one))
     (step,), (edge,), (apart,) = (
         value if isinstance(value, list | tuple) else [value] for value in (stride, padding, dilation)
     )
-    image = call(node, aten.unsqueeze.default, x, 2)
-    found = call(node, aten.conv2d.default, image, rows, bias, [1, step], [0, edge], [1, apart], groups)
-    return call(node, aten.squeeze.dim, found, 2)
+    steps, edges, gaps = ([n, rest] if one == 3 else [rest, n] for n, rest in ((step, 1), (edge, 0), (apart, 1)))
+    image = call(node, aten.unsqueeze.default, x, one)
+    found = call(node, aten.conv2d.default, image, flat, bias, steps, edges, gaps, groups)
+    return call(node, aten.squeeze.dim, found, one)
 
 
 def _adaptive_average(node: fx.Node, x: fx.Node, wanted: Any) -> fx.Node | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -338,6 +339,20 @@ class Sided(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class States(nn.Module):
+    """Tokens are mixed through a few states, as in EfficientViM: products between convolutions of single places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.weigh, self.place = nn.Conv2d(3, 8, 4, 4), nn.Conv1d(8, 12, 1), nn.Conv2d(12, 12, 3, 1, 1)
+        self.states, self.head = nn.Conv1d(8, 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2)
+        into, out = self.place(self.weigh(x).unflatten(2, (4, 4))).flatten(2).chunk(2, 1)
+        return self.head((self.states(x @ into.softmax(-1).transpose(1, 2)) @ out + x).mean(2))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -355,6 +370,7 @@ NETS: dict[str, type[nn.Module]] = {
     "resized": Resized,
     "shuffled": Shuffled,
     "sided": Sided,
+    "states": States,
     "thin": Thin,
     "tokens": Tokens,
 }
@@ -388,6 +404,22 @@ class Printed:
 def scores(module: nn.Module, images: list[Tensor]) -> NDArray[np.float32]:
     with torch.no_grad():
         return torch.cat([module(image) for image in images]).numpy()
+
+
+def nearest_tie(simulated: fx.GraphModule, image: Tensor) -> float:
+    """How close any value that becomes a code comes to the middle between two, in steps."""
+    found: list[float] = []
+
+    class Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            if n.target is torch.ops.quantized_decomposed.quantize_per_tensor.default:
+                value, scale = self.map_nodes_to_values(n.args[:2], n)
+                found.append(float((value / scale % 1 - 0.5).abs().min()))
+            return super().run_node(n)
+
+    with torch.no_grad():
+        Watch(simulated).run(image)
+    return min(found)
 
 
 def images(count: int, seed: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from export_nets import Printed, images, scores
+from export_nets import Printed, images, nearest_tie, scores
 
 from shrink.inspect.truth import inspect_bytes
 
@@ -14,7 +14,10 @@ Printer = Callable[..., Printed]
 
 # (net, target, border): allowed difference from the simulation, as a share of the largest score: what float32 leaves.
 # Softmax, exp and log are computed in other ways, so that a code behind them may differ by one.
-EXACT = 1e-5
+EXACT, CODE = 1e-5, 1e-2
+# Processors add in orders of their own, so that a float sum this close to the middle between two codes, in steps, may
+# become either. One image in 24 may hold one.
+TIE = 1e-4
 QUANTIZED = {
     ("cnn", "tflite-int8", None): EXACT,
     ("cnn", "onnx-int8", "static"): EXACT,
@@ -32,23 +35,24 @@ QUANTIZED = {
     ("gated", "onnx-int8", None): EXACT,
     ("shuffled", "tflite-int8", None): EXACT,
     ("shuffled", "onnx-int8", None): EXACT,
-    ("curves", "tflite-int8", None): 1e-2,
+    ("curves", "tflite-int8", None): CODE,
     ("curves", "onnx-int8", None): EXACT,
     ("places", "tflite-int8", None): 2e-2,
     ("places", "onnx-int8", None): EXACT,
-    ("resized", "tflite-int8", None): 1e-2,
-    ("resized", "onnx-int8", None): 1e-2,
+    ("resized", "tflite-int8", None): CODE,
+    ("resized", "onnx-int8", None): CODE,
     ("sided", "tflite-int8", None): EXACT,
     ("sided", "onnx-int8", None): EXACT,
+    ("states", "tflite-int8", None): EXACT,
+    ("states", "onnx-int8", None): EXACT,
     ("thin", "tflite-int8", None): EXACT,
     ("thin", "onnx-int8", None): EXACT,
-    ("tokens", "tflite-int8", None): 1e-2,
+    ("tokens", "tflite-int8", None): CODE,
 }
-FLOAT = [
-    (net, form)
-    for net in ("cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided")
-    for form in ("tflite-fp32", "onnx-fp32")
-]
+IN_FLOAT = (
+    "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
+)  # fmt: skip
+FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 
 
 @pytest.mark.parametrize(("net", "target"), FLOAT)
@@ -65,7 +69,10 @@ def test_a_quantized_file_answers_what_its_simulation_answers(made: Printer, key
     shown = images(24, seed=2)
     wanted, given = scores(item.simulated, shown), item.answers(shown)
     close = QUANTIZED[key] * np.abs(wanted).max()
-    assert np.abs(given - wanted).max() <= close
+    apart = np.abs(given - wanted).max(1)
+    far = np.flatnonzero(apart > close)
+    assert apart.max() <= max(close, CODE * np.abs(wanted).max())
+    assert len(far) <= 1 and all(nearest_tie(item.simulated, shown[image]) < TIE for image in far)
     top = np.sort(wanted, 1)
     decided = top[:, -1] - top[:, -2] > 2 * close
     assert decided.sum() >= 12  # else this says nothing

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrink.graph.norms import fold_norms
+from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.shapes import annotate_shapes
 
 SHAPE = (1, 4, 4, 6)
@@ -100,3 +100,43 @@ def test_through_any_views_the_answer_stays(data: st.DataObject) -> None:
         return WIDE((x[..., :4] * numbers + numbers).permute(order).reshape(-1, 2, 4))
 
     assert folded(function) == 2 * (order[-1] == dim)
+
+
+# --- shifts by one number
+
+
+def shifted(function: Callable[[Tensor], Tensor]) -> int:
+    """How many shifts went into weights, the answers being the same."""
+    return rewritten(fold_shifts, function, SHAPE)
+
+
+THIRD = torch.tensor(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: CONV(x.relu() + THIRD),
+        lambda x: GROUPS(THIRD.reshape(1, 1, 1) + x),
+        lambda x: LINEAR(x + THIRD),
+        lambda x: WIDE((x + THIRD).permute(0, 2, 3, 1)),
+        lambda x: CONV(y := x + THIRD).mean() + DEEP(y),
+        lambda x: BARE(x.mean((1, 2)) + THIRD),
+    ],
+)
+def test_weights_take_in_a_shift(function: Callable[[Tensor], Tensor]) -> None:
+    assert shifted(function) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: PADDED(x + THIRD),  # the border is zeros, not the shift
+        lambda x: CONV(y := x + THIRD).mean() + y,
+        lambda x: LINEAR((x + THIRD).relu()),
+        lambda x: CONV(x + OFFSET),
+        lambda x: CONV(x * THIRD),
+    ],
+)
+def test_other_sums_stay(function: Callable[[Tensor], Tensor]) -> None:
+    assert shifted(function) == 0

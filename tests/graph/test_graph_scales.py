@@ -46,6 +46,8 @@ def folded(function: Callable[[Tensor], Tensor]) -> int:
         lambda x: (y := LINEAR(x))[..., :2] * torch.tensor(3.0) + y[..., 2:],  # the queries of an attention
         lambda x: (y := LINEAR(x).unflatten(-1, (2, 2)).permute(3, 0, 1, 2, 4).unbind(0))[0] * PER[:2] + y[1],
         lambda x: LINEAR(x).roll(1, -1) * PER,
+        lambda x: torch.relu(CONV(x)) * torch.tensor(1.5),
+        lambda x: F.leaky_relu(LINEAR(x).transpose(1, 2), 0.1) * (PER.abs() + 1),
     ],
 )
 def test_weights_take_in_a_number_per_channel(function: Callable[[Tensor], Tensor]) -> None:
@@ -66,6 +68,11 @@ def test_several_go_in_one_after_the_other() -> None:
         lambda x: CONV(x) * torch.arange(8.0).reshape(4, 2, 1),  # per channel and row
         lambda x: (y := LINEAR(x))[..., :2] * 3 + y[..., 1:3],  # one of the two is read unscaled, too
         lambda x: torch.relu(CONV(x)) * COLUMN,
+        lambda x: torch.relu(CONV(x)) * torch.tensor(-1.5),
+        lambda x: torch.relu(CONV(x)) * torch.tensor(0.0),
+        lambda x: (y := torch.relu(CONV(x))) * torch.tensor(1.5) + y,
+        lambda x: torch.relu(y := CONV(x)) * torch.tensor(1.5) + y,
+        lambda x: F.relu6(CONV(x)) * torch.tensor(1.5),
         lambda x: (y := CONV(x)) * COLUMN + y,
         lambda x: (y := LINEAR(x)).transpose(1, 3) * COLUMN + y.mean(),
         lambda x: F.conv2d(x, torch.ones(4, 3, 1, 1) * x.mean()) * COLUMN,

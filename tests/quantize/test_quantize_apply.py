@@ -203,6 +203,21 @@ def test_run_time_linears_keep_float_inputs_and_are_marked() -> None:
         assert count(quantized, "dequantize_per_channel") == 5
 
 
+def test_a_float_value_that_also_becomes_codes_of_another_rank_keeps_its_shape() -> None:
+    layer, norm = nn.Conv2d(8, 4, 1), nn.LayerNorm(8)
+
+    def function(x: Tensor) -> Tensor:
+        tokens = norm(x).transpose(1, 2)  # (1, 8, 6)
+        return layer(tokens.unsqueeze(2)).squeeze(2) @ tokens.transpose(1, 2)
+
+    graph_module = graph_of(function, TOKENS)
+    plan = plan_of(graph_module, TFLITE, "mixed", images(4, TOKENS))
+    assert plan.scheme.pulled  # the converter would pull the codes up to what the product reads in float
+    image = images(1, TOKENS, seed=8)[0]
+    found, wanted = run(apply(graph_module, plan), image), run(graph_module, image)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05 * float(wanted.abs().max()))
+
+
 def test_weights_rounded_by_their_effect_are_taken_as_they_are() -> None:
     layer = nn.Linear(8, 5)
     graph_module = graph_of(layer, TOKENS)
