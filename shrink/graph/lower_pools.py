@@ -66,7 +66,7 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args: list[Any] = [*node.args]
     x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
     high, wide = pair(padding)
-    if not (high or wide) or ceil:
+    if not (high or wide) or ceil or (pair(dilation) == (1, 1) and _is_same(node, kernel, stride or kernel, padding)):
         return None
     pads = [wide, wide, high, high]
     if _is_nonnegative(x):
@@ -76,6 +76,16 @@ def pool_padding(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     else:
         return None
     return call(node, aten.max_pool2d.default, padded, kernel, stride or kernel, [0, 0], dilation)
+
+
+def _is_same(node: fx.Node, kernel: Any, stride: Any, padding: Any) -> bool:
+    """Whether windows begin every `stride` numbers and reach over both edges alike, the end by one more if uneven."""
+    sizes, found = node.all_input_nodes[0].meta["shape"][2:], node.meta["shape"][2:]
+    axes = zip(sizes, found, pair(kernel), pair(stride), pair(padding), strict=True)
+    return all(
+        places == -(-size // step) and edge == max((places - 1) * step + taps - size, 0) // 2
+        for size, places, taps, step, edge in axes
+    )
 
 
 def _is_nonnegative(node: fx.Node) -> bool:

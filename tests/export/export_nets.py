@@ -353,6 +353,20 @@ class States(nn.Module):
         return self.head((self.states(x @ into.softmax(-1).transpose(1, 2)) @ out + x).mean(2))
 
 
+class Pooled(nn.Module):
+    """Maxima over windows that reach over the edges, of values of either sign: alike on both sides, and not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 8, 2), nn.Conv2d(24, 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # 15 x 15
+        x = self.mix(torch.cat([x, F.max_pool2d(x, 5, 1, 2), F.max_pool2d(x, 9, 1, 4)], 1))
+        x = F.max_pool2d(F.max_pool2d(x, 3, 2, 1), 3, 2, 1)  # to 8 x 8, alike, and to 4 x 4, not
+        return self.head((x * x).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -365,6 +379,7 @@ NETS: dict[str, type[nn.Module]] = {
     "misread": Misread,
     "mixed": Mixed,
     "places": Places,
+    "pooled": Pooled,
     "products": Products,
     "rejoined": Rejoined,
     "resized": Resized,

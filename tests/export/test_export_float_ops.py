@@ -44,6 +44,15 @@ def test_clamps_of_slices_and_extremes_of_codes_do_not_cut_the_graph(made: Print
     assert np.abs(given - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
+def test_maxima_over_edges_do_not_cut_the_graph(made: Printer, target: str) -> None:
+    """Three of the four windows are TensorFlow's "SAME"; copies are put around the map for the other."""
+    truth = inspect_bytes(made("pooled", target).file, "tflite").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+    assert len(types(made("pooled", target).file, OP.MAX_POOL_2D)) == 4
+    assert len(types(made("pooled", target).file, OP.CONCATENATION)) == 1 + 2
+
+
 def test_a_float_branch_is_joined_in_codes_and_the_graph_is_whole(made: Printer) -> None:
     """The clamp behind the concatenation, which XNNPACK has not in int8, is carried out by the codes."""
     file = made("rejoined", "tflite-int8").file
