@@ -47,6 +47,7 @@ from shrink.graph.lower_convolutions import big_depthwise, patches_to_linear, sp
 from shrink.graph.lower_places import every_other, nearest, pad_with, piece, short_cats, stretch
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.lower_resizes import resize
+from shrink.graph.lower_selections import select
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
@@ -182,6 +183,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
         ),
         nearest,
     ),
+    "selections": dict.fromkeys((aten.index.Tensor, aten.index_select.default, aten.flip.default), select),
     "resizes": dict.fromkeys(
         (
             aten.upsample_bicubic2d.vec,
@@ -231,6 +233,7 @@ DESCRIPTIONS = {
     "layer_norm": "layer norms written op by op",
     "pieces": "parts of a split written as slices",
     "nearest": "nearest resizes written as concatenations or selections",
+    "selections": "places of an axis, or all in reverse, written as slices or as a linear",
     "resizes": "bicubic resizes, and those that filter against aliasing, written as a linear along each axis",
     "attention": "written as matmul, softmax, matmul",
 }

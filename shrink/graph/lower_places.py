@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from shrink.graph.edit import KEEP_FLOAT, NOTHING, add_constant, call
+from shrink.graph.lower_selections import MOST_PARTS, are_few, taken
 
 aten = torch.ops.aten
 
@@ -81,10 +82,6 @@ def every(node: fx.Node, source: fx.Node, shape: list[int], axis: int, step: int
     return call(node, aten.select.int, call(node, aten.reshape.default, source, apart), axis + 1, first)
 
 
-MOST_PARTS = 5
-"""Of a concatenation: XNNPACK takes no longer one, and the graph is cut in two there."""
-
-
 def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A concatenation of many parts as one of few that goes on from what an earlier one has joined.
 
@@ -135,7 +132,7 @@ def piece(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A nearest resize as copies of every row and column, some of which are cut out again, or else as selections.
+    """A nearest resize as copies of every row and column, some of which are cut out again, or else as a selection.
 
     RESIZE_NEAREST_NEIGHBOR takes other ones than PyTorch by broken ratios. Which PyTorch takes is asked of it. XNNPACK
     has neither that op nor selections.
@@ -143,12 +140,14 @@ def nearest(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     found: Any = node.args[0]
     _, _, height, width = found.meta["shape"]
     numbers = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
-    taken = node.target(numbers, *node.args[1:], **node.kwargs)[0, 0].long()  # type: ignore[operator]
-    rows, columns = taken[:, 0] // width, taken[0] % width
+    read = node.target(numbers, *node.args[1:], **node.kwargs)[0, 0].long()  # type: ignore[operator]
+    rows, columns = read[:, 0] // width, read[0] % width
     down, right = _copies_of(rows, height), _copies_of(columns, width)
     if down is not None and right is not None:
         found = _repeated(node, found, down.times, right.times)
         return _kept(node, _kept(node, found, 2, down.kept, height * down.times), 3, right.kept, width * right.times)
+    if are_few(rows, height) and are_few(columns, width):
+        return taken(node, taken(node, found, 2, rows), 3, columns)
     for axis, places in ((2, rows), (3, columns)):
         with node.graph.inserting_before(node):
             held = add_constant(graph_module, f"{node.name}_places", places)

@@ -367,6 +367,21 @@ class Pooled(nn.Module):
         return self.head((x * x).mean((2, 3)))
 
 
+class Chosen(nn.Module):
+    """Constant places of an axis, an axis in reverse, and a resize that leaves places out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, CLASSES)
+        self.register_buffer("order", torch.tensor([3, 7, 1, 0, 15, 8, 2, 12, 9, 4, 11, 6, 5, 10, 14, 13]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(self.mix(x.flip(3))) + F.interpolate(F.interpolate(x, (3, 3)), (4, 4))
+        x = x.flatten(2)
+        return self.head((x + x[:, :, self.order] * x.flip(2)).mean(2))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "between": Between,
     "cnn": Cnn,
@@ -374,6 +389,7 @@ NETS: dict[str, type[nn.Module]] = {
     "dense": Dense,
     "gated": Gated,
     "vit": Vit,
+    "chosen": Chosen,
     "clamped": Clamped,
     "classic": Classic,
     "misread": Misread,

@@ -53,6 +53,12 @@ def test_maxima_over_edges_do_not_cut_the_graph(made: Printer, target: str) -> N
     assert len(types(made("pooled", target).file, OP.CONCATENATION)) == 1 + 2
 
 
+@pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8", "tflite-int8-full"])
+def test_selections_do_not_cut_the_graph(made: Printer, target: str) -> None:
+    truth = inspect_bytes(made("chosen", target).file, "tflite").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+
+
 def test_a_float_branch_is_joined_in_codes_and_the_graph_is_whole(made: Printer) -> None:
     """The clamp behind the concatenation, which XNNPACK has not in int8, is carried out by the codes."""
     file = made("rejoined", "tflite-int8").file
