@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -59,9 +60,10 @@ def stretch(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     if len(size) != len(source.meta["shape"]):
         source = call(node, aten.reshape.default, source, size)
+    ones = [new if new != old else 1 for new, old in zip(shape, size, strict=True)]
+    uneven = NOTHING * (1 + torch.arange(math.prod(ones)).reshape(ones) % 2)  # equal ones become one and a BROADCAST_TO
     with node.graph.inserting_before(node):
-        ones = [new if new != old else 1 for new, old in zip(shape, size, strict=True)]
-        nothing = add_constant(graph_module, f"{node.name}_nothing", torch.full(ones, NOTHING))
+        nothing = add_constant(graph_module, f"{node.name}_nothing", uneven)
     found = call(node, aten.add.Tensor, source, nothing)
     found.meta[KEEP_FLOAT] = True
     return found

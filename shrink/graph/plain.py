@@ -133,6 +133,21 @@ def _conv1d(
     return call(node, aten.squeeze.dim, found, one)
 
 
+def _interleaved(node: fx.Node, x: fx.Node, times: Any, axis: int | None = None) -> fx.Node | None:
+    """Every place of an axis so many times, one after the other, as a stretched axis beside it."""
+    if axis is None or not isinstance(times, int):
+        return None
+    if times == 1:
+        return x
+    shape = shape_of(x)
+    axis %= len(shape)
+    apart = call(node, aten.reshape.default, x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
+    apart.meta["shape"] = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+    many = call(node, aten.expand.default, apart, [*shape[: axis + 1], times, *shape[axis + 1 :]])
+    many.meta["shape"] = (*shape[: axis + 1], times, *shape[axis + 1 :])
+    return call(node, aten.reshape.default, many, [*shape[:axis], shape[axis] * times, *shape[axis + 1 :]])
+
+
 def _adaptive_average(node: fx.Node, x: fx.Node, wanted: Any) -> fx.Node | None:
     """Windows of one size side by side are a plain average pool, and nothing where they have one number each."""
     high, wide = shape_of(x)[-2:]
@@ -193,6 +208,7 @@ PLAIN: Mapping[object, Callable[..., fx.Node | None]] = {
     aten.neg.default: _neg,
     aten.pixel_shuffle.default: _pixel_shuffle,
     aten.pixel_unshuffle.default: _pixel_unshuffle,
+    aten.repeat_interleave.self_int: _interleaved,
     aten.roll.default: _roll,
     aten.rrelu.default: _rrelu,
     operator.getitem: _first,

@@ -382,7 +382,23 @@ class Chosen(nn.Module):
         return self.head((x + x[:, :, self.order] * x.flip(2)).mean(2))
 
 
+class Asked(nn.Module):
+    """The same tokens ask in every window, as those of the whole image do in GCViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.tell, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x)).flatten(2)
+        told = self.tell(x.unflatten(2, (4, 4)).permute(0, 2, 3, 1).flatten(0, 1))
+        asked = x[:, :, :4].transpose(1, 2).repeat_interleave(4, 0)
+        found = (asked @ told.transpose(1, 2)).softmax(-1) @ told
+        return self.head(found.reshape(1, 16, 8).mean(1))
+
+
 NETS: dict[str, type[nn.Module]] = {
+    "asked": Asked,
     "between": Between,
     "cnn": Cnn,
     "curves": Curves,

@@ -26,6 +26,8 @@ QUANTIZED = {
     ("vit", "onnx-int8", "static"): EXACT,
     ("vit", "onnx-int8", None): EXACT,
     ("classic", "onnx-int8", None): EXACT,
+    ("asked", "tflite-int8", None): 1e-3,
+    ("asked", "onnx-int8", None): CODE,
     ("chosen", "tflite-int8", None): EXACT,
     ("chosen", "onnx-int8", None): EXACT,
     ("pooled", "tflite-int8", None): EXACT,
@@ -55,7 +57,7 @@ QUANTIZED = {
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
-    "pooled", "chosen",
+    "pooled", "chosen", "asked",
 )  # fmt: skip
 FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 

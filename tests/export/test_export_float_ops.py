@@ -59,6 +59,13 @@ def test_selections_do_not_cut_the_graph(made: Printer, target: str) -> None:
     assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
 
 
+@pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
+def test_what_is_repeated_is_stretched_by_a_sum(made: Printer, target: str) -> None:
+    """Not of equal numbers: the converter would write one of them, and a BROADCAST_TO, which cuts the graph."""
+    truth = inspect_bytes(made("asked", target).file, "tflite").truth
+    assert (truth.delegate_partitions, truth.undelegated_ops) == (1, ())
+
+
 def test_a_float_branch_is_joined_in_codes_and_the_graph_is_whole(made: Printer) -> None:
     """The clamp behind the concatenation, which XNNPACK has not in int8, is carried out by the codes."""
     file = made("rejoined", "tflite-int8").file
