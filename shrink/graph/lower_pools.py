@@ -14,10 +14,10 @@ from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call, scalar_like
 from shrink.graph.lower_convolutions import MOST_TAPS
 from shrink.graph.lower_places import every
+from shrink.graph.lower_selections import MOST_WEIGHTS
 from shrink.graph.windows import MODES, MOST_COPIES, surround
 
 aten = torch.ops.aten
-MOST_WEIGHTS = 2**18  # of the linear that an uneven average pool becomes
 
 
 def pool_to_mean(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

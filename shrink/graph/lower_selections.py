@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.functional import one_hot
 
 from shrink.graph.edit import add_constant, call, constant, is_constant
 
 aten = torch.ops.aten
 MOST_PARTS = 5
 """Of a concatenation: XNNPACK takes no longer one, and the graph is cut in two there."""
-MOST_WEIGHTS = 2**18  # of the linear that a selection becomes
+MOST_WEIGHTS = 2**18
+"""Of a linear that moves places, or takes means of them."""
 
 
 def select(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -56,21 +58,18 @@ def are_few(places: Tensor, size: int) -> bool:
 
 def taken(node: fx.Node, source: fx.Node, axis: int, places: Tensor) -> fx.Node:
     """The numbers at those places of an axis, computed before a node."""
-    stretches = _stretches(places)
+    stretches, shape = _stretches(places), source.meta["shape"]
     if len(stretches) <= MOST_PARTS:
         parts = [call(node, aten.slice.Tensor, source, axis, start, end) for start, end in stretches]
-        return _like(call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0], source, axis, places)
-    with node.graph.inserting_before(node):
-        chosen = torch.nn.functional.one_hot(places, source.meta["shape"][axis]).float()
-        weights = add_constant(node.graph.owning_module, f"{node.name}_places", chosen)  # type: ignore[arg-type]
-    chosen_last = call(node, aten.linear.default, call(node, aten.transpose.int, source, axis, -1), weights)
-    return _like(call(node, aten.transpose.int, chosen_last, axis, -1), source, axis, places)
-
-
-def _like(found: fx.Node, source: fx.Node, axis: int, places: Tensor) -> fx.Node:
-    shape = list(source.meta["shape"])
-    shape[axis] = len(places)
-    found.meta["shape"] = tuple(shape)
+        found = call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0]
+    else:
+        module = node.graph.owning_module
+        assert module is not None
+        with node.graph.inserting_before(node):
+            weights = add_constant(module, f"{node.name}_places", one_hot(places, shape[axis]).float())
+        chosen_last = call(node, aten.linear.default, call(node, aten.transpose.int, source, axis, -1), weights)
+        found = call(node, aten.transpose.int, chosen_last, axis, -1)
+    found.meta["shape"] = (*shape[:axis], len(places), *shape[axis + 1 :])
     return found
 
 
