@@ -222,12 +222,13 @@ def _written_verdicts(found: dict[str, Result], fmt: str) -> list[str]:
 
 
 def _means(ratios: Mapping[str, float], machines: Mapping[str, str]) -> str:
-    """A mean for each machine: what int8 gains depends on it more than on the network."""
+    """A mean for each machine, on which what int8 gains depends more than on the network, and one of all."""
     lines = []
     for machine in sorted({machines[name] for name in ratios}):
         mine = [ratio for name, ratio in ratios.items() if machines[name] == machine]
         lines.append(f"{number(geometric_mean(mine))} of {len(mine)} ({machine})")
-    return ", ".join(lines) or NONE
+    whole = f"{number(geometric_mean(list(ratios.values())))} of {len(ratios)}: " if len(lines) > 1 else ""
+    return whole + ", ".join(lines) or NONE
 
 
 def _names(

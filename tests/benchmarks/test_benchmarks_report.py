@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from benchmarks import report
@@ -19,8 +20,6 @@ CONDITIONS = Conditions(
 
 
 def row(benchmark: str, name: str, result: Any, failure: Failure | None = None, busy: float = 0.0) -> Row:
-    import msgspec
-
     return Row(
         benchmark=benchmark, name=name, date="2026-01-02T00:00:00+00:00", conditions=CONDITIONS, settings={},
         seconds=12.0, peak_mib=900.0, others_busy=busy, failure=failure, result=msgspec.to_builtins(result),
@@ -102,6 +101,17 @@ def test_no_rows_no_sections(tmp_path: Path) -> None:
 def test_a_disturbed_round_does_not_move_a_ratio() -> None:
     assert times(timed(4.0).samples_ms, timed(10.0).samples_ms) == pytest.approx(0.4)
     assert times((), timed(1.0).samples_ms) is None
+
+
+def test_two_machines_have_a_mean_each_and_one_together(tmp_path: Path) -> None:
+    store, other = Store("zoo", tmp_path), zoo_result()
+    other.parts["tflite-int8"] = timed(1.0)
+    first, second = row("zoo", "mobilenet_v2", zoo_result()), row("zoo", "resnet18", other)
+    machine = msgspec.structs.replace(CONDITIONS.machine, cpu="b cpu")
+    store.save(first)
+    store.save(msgspec.structs.replace(second, conditions=msgspec.structs.replace(CONDITIONS, machine=machine)))
+    wanted = "geometric mean 0.20 of 2: 0.40 of 1 (a cpu, 2 cores), 0.10 of 1 (b cpu, 2 cores); above"
+    assert wanted in report.render(tmp_path)
 
 
 def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one() -> None:
