@@ -117,11 +117,13 @@ def call(at: fx.Node, target: Any, *args: Any) -> fx.Node:
     return node
 
 
-def scalar_like(graph_module: fx.GraphModule, at: fx.Node, name: str, value: float) -> fx.Node:
-    """A constant of one element and the rank of `at`, read before it.
+def scalar_like(
+    graph_module: fx.GraphModule, at: fx.Node, name: str, value: float, other: fx.Node | None = None
+) -> fx.Node:
+    """A constant of one element, read before `at`, with the rank of that, or of its other operand if that is not alike.
 
     Formats take tensors where PyTorch takes numbers, and converters that change the layout follow
     a constant only when its rank is that of the other operand.
     """
     with at.graph.inserting_before(at):
-        return add_constant(graph_module, name, torch.full((1,) * len(at.meta["shape"]), value))
+        return add_constant(graph_module, name, torch.full((1,) * len((other or at).meta["shape"]), value))

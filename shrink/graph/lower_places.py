@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from shrink.graph.edit import KEEP_FLOAT, NOTHING, add_constant, call
-from shrink.graph.lower_selections import MOST_PARTS, are_few, taken
+from shrink.graph.lower_selections import MOST_PARTS, are_few, joined, taken
 
 aten = torch.ops.aten
 
@@ -205,10 +205,7 @@ def _copies_of(places: torch.Tensor, count: int) -> _Copies | None:
 
 
 def _kept(node: fx.Node, value: fx.Node, axis: int, stretches: list[tuple[int, int]], size: int) -> fx.Node:
-    if stretches == [(0, size)]:
-        return value
-    parts = [call(node, aten.slice.Tensor, value, axis, start, end) for start, end in stretches]
-    return call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0]
+    return value if stretches == [(0, size)] else joined(node, value, axis, stretches)
 
 
 PARTS = {aten.unbind.int: 0, aten.split.Tensor: 1, aten.split_with_sizes.default: 1, aten.chunk.default: 1}

@@ -60,8 +60,7 @@ def taken(node: fx.Node, source: fx.Node, axis: int, places: Tensor) -> fx.Node:
     """The numbers at those places of an axis, computed before a node."""
     stretches, shape = _stretches(places), source.meta["shape"]
     if len(stretches) <= MOST_PARTS:
-        parts = [call(node, aten.slice.Tensor, source, axis, start, end) for start, end in stretches]
-        found = call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0]
+        found = joined(node, source, axis, stretches)
     else:
         module = node.graph.owning_module
         assert module is not None
@@ -71,6 +70,12 @@ def taken(node: fx.Node, source: fx.Node, axis: int, places: Tensor) -> fx.Node:
         found = call(node, aten.transpose.int, chosen_last, axis, -1)
     found.meta["shape"] = (*shape[:axis], len(places), *shape[axis + 1 :])
     return found
+
+
+def joined(node: fx.Node, source: fx.Node, axis: int, stretches: list[tuple[int, int]]) -> fx.Node:
+    """Those stretches of an axis, (start, end) each, one after the other, computed before a node."""
+    parts = [call(node, aten.slice.Tensor, source, axis, start, end) for start, end in stretches]
+    return call(node, aten.cat.default, parts, axis) if len(parts) > 1 else parts[0]
 
 
 def _stretches(places: Tensor) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from shrink.graph.edit import (
     call,
     constant,
     copied,
+    scalar_like,
     set_constant,
 )
 from shrink.quantize.codes import HIGH, LOW, WEIGHT_LIMIT, Affine, nearest_codes, weight_scales
@@ -83,9 +84,7 @@ def _wide(codes: Affine) -> tuple[Any, ...]:
 
 def _stop_codes(graph_module: fx.GraphModule, source: fx.Node, reader: fx.Node) -> None:
     """Put a sum in float, which the converter neither pulls codes through nor drops, before a reader."""
-    with reader.graph.inserting_before(reader):
-        number = torch.full((1,) * len(source.meta["shape"]), NOTHING)
-        nothing = add_constant(graph_module, f"{reader.name}_nothing", number)
+    nothing = scalar_like(graph_module, reader, f"{reader.name}_nothing", NOTHING, source)
     stop = call(reader, torch.ops.aten.add.Tensor, source, nothing)
     stop.meta.update(shape=source.meta["shape"], dtype=source.meta["dtype"])
     reader.replace_input_with(source, stop)
