@@ -9,8 +9,10 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import fx
 
+from shrink.export.onnx_turns import fast_turns, turned
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
+from shrink.graph.plain import order_of
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
@@ -20,7 +22,7 @@ OPSET = 21  # the first in which every 8-bit type of QuantizeLinear is settled
 def spelled(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A copy with all of them."""
     result = copied(graph_module)
-    for write_in in (_integer_linears, _global_pools, _group_norms, _padded_convolutions):
+    for write_in in (_integer_linears, _global_pools, _group_norms, _padded_convolutions, _turns):
         write_in(result)
     result.graph.eliminate_dead_code()
     result.recompile()
@@ -166,6 +168,15 @@ def padded_conv2d(
     shape = (x.shape[0], weight.shape[0], *places)
     answer: torch.Tensor = torch.onnx.ops.symbolic("Conv", given, how, dtype=x.dtype, shape=shape, version=OPSET)
     return answer
+
+
+def _turns(graph_module: fx.GraphModule) -> None:
+    """Turn axes in steps that ONNX Runtime takes fast, in place."""
+    for node in list(graph_module.graph.nodes):
+        if node.target in (aten.permute.default, aten.transpose.int):
+            source, shape = node.args[0], node.args[0].meta["shape"]
+            if turns := fast_turns(shape, order_of(node)):
+                _spell(node, turned, source, turns, node.meta["shape"])
 
 
 def _is_integer_linear(node: fx.Node) -> bool:

@@ -23,6 +23,17 @@ def shape_of(node: fx.Node) -> list[int]:
     return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
 
 
+def order_of(node: fx.Node) -> list[int]:
+    """For each axis of a permute or transpose the axis of its input that it was."""
+    axes: list[Any] = list(range(len(shape_of(node))))
+    if node.target is aten.permute.default:
+        given: Any = node.args[1]
+        return [axis % len(axes) for axis in given]
+    a, b = (int(axis) for axis in node.args[1:3])  # type: ignore[arg-type]
+    axes[a], axes[b] = axes[b], axes[a]
+    return axes
+
+
 def _pixel_shuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
     """Channels moved to places; Shi et al. 2016."""
     *batch, channels, high, wide = shape_of(x)

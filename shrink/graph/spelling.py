@@ -19,7 +19,7 @@ from torch import fx
 from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace
-from shrink.graph.plain import PLAIN, shape_of
+from shrink.graph.plain import PLAIN, order_of, shape_of
 
 aten = torch.ops.aten
 
@@ -226,20 +226,10 @@ def _turn_before_expand(node: fx.Node) -> None:
     if expanded.target is not aten.expand.default or len(shape_of(expanded)) != len(shape_of(expanded.args[0])):
         return
     turned = call(node, node.target, expanded.args[0], *node.args[1:])
-    turned.meta["shape"] = tuple(torch.empty(shape_of(expanded.args[0])).permute(_order(node)).shape)
+    turned.meta["shape"] = tuple(torch.empty(shape_of(expanded.args[0])).permute(order_of(node)).shape)
     if all(_stretches(user, node, turned) for user in node.users):
         replace(node, turned)
         return
     again = call(node, aten.expand.default, turned, shape_of(node))
     again.meta.update(node.meta)
     replace(node, again)
-
-
-def _order(node: fx.Node) -> list[int]:
-    axes: list[Any] = list(range(len(shape_of(node))))
-    if node.target is aten.permute.default:
-        given: Any = node.args[1]
-        return [axis % len(axes) for axis in given]
-    a, b = (int(axis) for axis in node.args[1:3])  # type: ignore[arg-type]
-    axes[a], axes[b] = axes[b], axes[a]
-    return axes

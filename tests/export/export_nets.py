@@ -397,6 +397,19 @@ class Asked(nn.Module):
         return self.head(found.reshape(1, 16, 8).mean(1))
 
 
+class Windowed(nn.Module):
+    """Windows of codes, their places before channels, and back in another order: no axis of it stays where it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(16, 16, 1), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x)).reshape(1, 6, 4, 4, 4, 4).permute(0, 3, 5, 4, 2, 1)
+        x = F.relu(self.mix(x.reshape(1, 16, 16, 6))).permute(0, 3, 2, 1)
+        return self.head(x.reshape(1, 6, 16, 16).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "asked": Asked,
     "between": Between,
@@ -420,6 +433,7 @@ NETS: dict[str, type[nn.Module]] = {
     "states": States,
     "thin": Thin,
     "tokens": Tokens,
+    "windowed": Windowed,
 }
 
 

@@ -54,10 +54,12 @@ QUANTIZED = {
     ("thin", "tflite-int8", None): EXACT,
     ("thin", "onnx-int8", None): EXACT,
     ("tokens", "tflite-int8", None): CODE,
+    ("windowed", "tflite-int8", None): EXACT,
+    ("windowed", "onnx-int8", None): EXACT,
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
-    "pooled", "chosen", "asked",
+    "pooled", "chosen", "asked", "windowed",
 )  # fmt: skip
 FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 
