@@ -48,6 +48,7 @@ from shrink.graph.lower_places import every_other, nearest, pad_with, piece, sho
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.lower_resizes import resize
 from shrink.graph.lower_selections import select
+from shrink.graph.lower_sums import sum_of_few
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
@@ -195,6 +196,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
         ),
         resize,
     ),
+    "few_terms": {aten.sum.dim_IntList: sum_of_few},
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -235,5 +237,6 @@ DESCRIPTIONS = {
     "nearest": "nearest resizes written as concatenations or selections",
     "selections": "places of an axis, or all in reverse, written as slices or as a linear",
     "resizes": "bicubic resizes, and those that filter against aliasing, written as a linear along each axis",
+    "few_terms": "sums over an axis of few places written as sums of what is at each",
     "attention": "written as matmul, softmax, matmul",
 }

@@ -410,6 +410,20 @@ class Windowed(nn.Module):
         return self.head(x.reshape(1, 6, 16, 16).mean((2, 3)))
 
 
+class Selective(nn.Module):
+    """Two branches of unlike reach, each channel weighed between them, as in SKNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(3, 8, 3, 2, 2, 2)
+        self.weigh, self.last, self.head = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 8, 3), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([F.relu(self.near(x)), F.relu(self.far(x))], 1)
+        weights = self.weigh(both.sum(1).mean((2, 3), keepdim=True)).reshape(1, 2, 8, 1, 1).softmax(1)
+        return self.head(F.relu(self.last((both * weights).sum(1))).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "asked": Asked,
     "between": Between,
@@ -429,6 +443,7 @@ NETS: dict[str, type[nn.Module]] = {
     "rejoined": Rejoined,
     "resized": Resized,
     "shuffled": Shuffled,
+    "selective": Selective,
     "sided": Sided,
     "states": States,
     "thin": Thin,

@@ -47,6 +47,8 @@ QUANTIZED = {
     ("places", "onnx-int8", None): EXACT,
     ("resized", "tflite-int8", None): CODE,
     ("resized", "onnx-int8", None): CODE,
+    ("selective", "tflite-int8", None): EXACT,
+    ("selective", "onnx-int8", None): EXACT,
     ("sided", "tflite-int8", None): EXACT,
     ("sided", "onnx-int8", None): EXACT,
     ("states", "tflite-int8", None): EXACT,
@@ -59,7 +61,7 @@ QUANTIZED = {
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
-    "pooled", "chosen", "asked", "windowed",
+    "pooled", "chosen", "asked", "windowed", "selective",
 )  # fmt: skip
 FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 

@@ -65,6 +65,13 @@ def test_a_gate_is_made_of_codes(made: Printer, tmp_path: Path) -> None:
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)  # of the image, and before the head
 
 
+def test_branches_are_added_as_codes(made: Printer, tmp_path: Path) -> None:
+    """A ReduceSum of what was stacked is in float."""
+    ops = optimized(made("selective", "onnx-int8").file, tmp_path)
+    assert ops["ReduceSum"] == ops["Concat"] == ops["QLinearConcat"] == 0
+    assert ops["QLinearAdd"] >= 1 and ops["QuantizeLinear"] <= 3  # of the image, and of sums weighed in float
+
+
 @pytest.mark.parametrize(
     ("mean", "pools"),
     [
