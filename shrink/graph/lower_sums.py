@@ -58,5 +58,6 @@ def _parts_an_axis(before: tuple[int, ...], shape: tuple[int, ...], axis: int) -
 
 
 def _shape(node: Any) -> tuple[int, ...]:
-    shape: tuple[int, ...] = node.meta["shape"]
+    """Of a value, or none if another rewrite has just made it on the way to what it wrote."""
+    shape: tuple[int, ...] = node.meta.get("shape", ())
     return shape

@@ -65,6 +65,20 @@ def test_a_product_that_others_read_is_made_once() -> None:
     assert ops.count("mul.Tensor") == 1 and ops.count("select.int") == 2
 
 
+@pytest.mark.parametrize("act", ["silu", "hardswish", "mish"])
+def test_a_product_that_another_rule_wrote_is_selected_from(act: str) -> None:
+    """What it is of has no shape yet."""
+
+    def function(x: Tensor) -> Tensor:
+        parts: Tensor = getattr(torch.nn.functional, act)(x.reshape(1, 2, 3, 5, 7)).sum(1)
+        return parts
+
+    graph_module = traced(function, SHAPE)
+    annotate_shapes(graph_module, torch.zeros(SHAPE))
+    lower(graph_module, ["silu", "hard_swish", "hard_sigmoid", "activations", "few_terms"])
+    assert "sum.dim_IntList" not in same(graph_module, function)
+
+
 @pytest.mark.parametrize(
     "function",
     [
