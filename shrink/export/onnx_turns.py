@@ -40,7 +40,8 @@ def fast_turns(shape: Sequence[int], order: Sequence[int]) -> tuple[Turn, ...]:
     first_to_end = (*(axis for axis in range(last + 1) if axis != short[-1]), short[-1])
     end_as_it_is = (*(axis for axis in short if axis != last), last)
     ways = [_two_turns(lengths, short, first) for first in (first_to_end, end_as_it_is)]
-    return max(ways, key=lambda way: min(map(_block, way)))
+    one, other = max(ways, key=lambda way: min(_block(*turn) for turn in way))
+    return one, _kept_apart(*other)
 
 
 def shortest(shape: Sequence[int], order: Sequence[int]) -> Turn:
@@ -60,7 +61,7 @@ def shortest(shape: Sequence[int], order: Sequence[int]) -> Turn:
 def _two_turns(shape: tuple[int, ...], order: tuple[int, ...], first: tuple[int, ...]) -> tuple[Turn, Turn]:
     """The first turn, and what is left to do."""
     between = tuple(shape[axis] for axis in first)
-    return shortest(shape, first), _kept_apart(*shortest(between, tuple(first.index(axis) for axis in order)))
+    return shortest(shape, first), shortest(between, tuple(first.index(axis) for axis in order))
 
 
 def _kept_apart(lengths: tuple[int, ...], order: tuple[int, ...]) -> Turn:
@@ -88,9 +89,8 @@ def _moves_alone(order: Sequence[int], axis: int) -> bool:
     return others == sorted(others)
 
 
-def _block(turn: Turn) -> int:
+def _block(shape: tuple[int, ...], order: tuple[int, ...]) -> int:
     """How many numbers are copied at once; a single axis moves by a way of its own, which has no blocks."""
-    shape, order = shortest(*turn)
     if any(_moves_alone(order, axis) for axis in order):
         return prod(shape)
     return shape[-1] if order[-1] == len(order) - 1 else 1

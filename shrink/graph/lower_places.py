@@ -91,7 +91,7 @@ def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     lonely long one stays: the converter would join again what nobody else reads apart.
     """
     parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
-    axis = _axis_of(node)
+    axis = axis_of(node)
     known = _joined_before(node, parts, axis) if len(parts) > MOST_PARTS else None
     if known is None or len(parts) - known[1] >= MOST_PARTS:
         return None
@@ -100,7 +100,8 @@ def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return new
 
 
-def _axis_of(cat: fx.Node) -> int:
+def axis_of(cat: fx.Node) -> int:
+    """Along which a concatenation or stack joins, as it was given; it may count from the end."""
     return cat.args[1] if len(cat.args) > 1 else cat.kwargs.get("dim", 0)  # type: ignore[return-value]
 
 
@@ -109,7 +110,7 @@ def _joined_before(node: fx.Node, parts: list[Any], axis: int) -> tuple[fx.Node,
     found = None
     for other in takewhile(lambda before: before is not node, node.graph.nodes):
         if other.target is aten.cat.default:
-            given, along = other.meta.get("joined", (other.args[0], _axis_of(other)))
+            given, along = other.meta.get("joined", (other.args[0], axis_of(other)))
             begins = along == axis and len(given) < len(parts) and list(given) == parts[: len(given)]
             if begins and (found is None or len(given) > found[1]):
                 found = (other, len(given))

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from shrink.graph.edit import call
+from shrink.graph.lower_places import axis_of
 
 aten = torch.ops.aten
 MOST = 4
@@ -36,7 +37,7 @@ def sum_of_few(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _at(node: fx.Node, x: Any, axis: int, place: int) -> fx.Node:
     """What a value has at one place of an axis, without that axis, computed before a node."""
-    if x.target is aten.stack.default and (x.args[1:] or (0,))[0] % len(_shape(x)) == axis:
+    if x.target is aten.stack.default and axis_of(x) % len(_shape(x)) == axis:
         part: fx.Node = x.args[0][place]
         return part
     if x.target is aten.mul.Tensor and len(x.users) == 1 and all(_has(factor, x) for factor in x.args):

@@ -62,12 +62,11 @@ def test_it_takes_as_few_turns_as_it_can(shape: tuple[int, ...], order: tuple[in
     assert len(fast_turns(shape, order)) == count
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-def test_of_two_ways_the_one_with_larger_blocks_is_taken(order: tuple[int, ...]) -> None:
+def test_of_two_ways_the_one_with_larger_blocks_is_taken() -> None:
     """Windows of 2 x 2 are copied one after the other before 96 channels are moved, not the other way round."""
     turns = fast_turns((7, 7, 2, 2, 96), (4, 0, 2, 1, 3))
     assert turns[0] == ((7, 7, 2, 192), (0, 2, 1, 3))
-    assert all(len(one) != 3 or is_fast(one) for _, one in fast_turns((5, 6, 7), order))
+    assert all(is_fast(one) for order in permutations(range(3)) for _, one in fast_turns((5, 6, 7), order))
 
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])

@@ -28,9 +28,8 @@ def summed(function: Function) -> list[str]:
 def weighed(x: Tensor) -> Tensor:
     """As SKNet selects."""
     both = torch.stack([x, x.relu()], 1)
-    return (both * both.sum(1).mean((2, 3), keepdim=True).reshape(1, 2, 3, 1, 1).repeat(1, 1, 2, 1, 1).softmax(1)).sum(
-        1
-    )
+    places = both.sum(1).mean((2, 3), keepdim=True).reshape(1, 2, 3, 1, 1)
+    return (both * places.repeat(1, 1, 2, 1, 1).softmax(1)).sum(1)
 
 
 def split(x: Tensor) -> Tensor:
