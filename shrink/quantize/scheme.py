@@ -39,7 +39,7 @@ class Scheme:
         ends: values behind a clamp -> its lower and upper end.
         fixed: values whose range is known beforehand.
         slow: ops with weights left in float, for they are slower with run-time ranges.
-        pulled: pairs of a value and a reader, both in float, between which the TFLite converter would put codes.
+        pulled: pairs of a value and a reader, both in float, where a converter or runtime would compute on codes.
     """
 
     static: frozenset[str]
@@ -77,13 +77,15 @@ def plan_scheme(
             "mixed", dynamic ones for linears and for the convolution that makes tokens of patches.
         floats: names of nodes that stay float amid the others.
     """
+    rounded = _rounded(graph, target)
+    floats = {*floats, *rounded}
     able = _available(graph, target, floats)
-    wanted = _wanted(graph, target, able)
+    wanted = _wanted(graph, target, able, floats)
     ran_dynamic = {n for n in able if border != "static" and _may_be_dynamic(n, able, wanted, target, border)}
     ran_dynamic -= {n for n in able if n.name in floats}
     while True:
         able = _available(graph, target, floats, apart=ran_dynamic)
-        wanted = _wanted(graph, target, able)
+        wanted = _wanted(graph, target, able, floats)
         static = {n for n in _static(graph, target, able, wanted) if not _left(n, target, floats)}
         held = set() if target.float_output else {n for n in ran_dynamic if touches_codes(n, static, target)}
         if not held:
@@ -99,7 +101,7 @@ def plan_scheme(
         moved(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
-        () if target.float_output else tuple(dict.fromkeys(pulled(graph, static, values, target))),
+        tuple(dict.fromkeys(pulled(graph, static, values, rounded, target))),
         spare,
         {n.name: clamp_ends(n) for n in values if spare and n in static and op_name(n) in target.clamp},
     )
@@ -163,15 +165,44 @@ def _pulls_codes(node: fx.Node, target: Target) -> bool:
 
 def observable(graph: fx.Graph, target: Target) -> frozenset[str]:
     """The values whose ranges some scheme could need: those that could be codes, and what could read codes."""
-    able = _available(graph, target, ())
+    able = _available(graph, target, _rounded(graph, target))
     return frozenset(n.name for node in able for n in (node, *(operands(node, target) if node.args else ())))
 
 
-def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node]) -> dict[fx.Node, bool]:
-    """Whether some op computed in int8 reads the value, directly or through others that follow."""
+MANY_TIMES = 16
+"""Values that one of a rounded value scales; what its codes cost is nothing beside what they save."""
+
+
+def _rounded(graph: fx.Graph, target: Target) -> frozenset[str]:
+    """Values of float ops that scale codes of many times their size, such as the softmax over branches in SKNet.
+
+    Rounded themselves, as the gates of squeeze-and-excitation are, they leave the products on codes.
+    """
+    return frozenset(n.name for n in graph.nodes if op_name(n) in target.rounded and _only_scales(n, n, target))
+
+
+def _only_scales(value: fx.Node, factor: fx.Node, target: Target) -> bool:
+    """Whether all that reads a value, perhaps moved or taken apart, are products with far more values."""
+    return all(
+        _only_scales(user, factor, target)
+        if op_name(user) in target.view
+        else op_name(user) == "mul.Tensor" and _size(user) >= MANY_TIMES * _size(factor)
+        for user in value.users
+    )
+
+
+def _size(node: fx.Node) -> int:
+    return math.prod(node.meta["shape"])
+
+
+def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node], floats: Collection[str]) -> dict[fx.Node, bool]:
+    """Whether some op computed in int8 reads the value, directly or through others that follow on codes."""
     wanted: dict[fx.Node, bool] = {}
     for node in reversed(graph.nodes):
-        wanted[node] = any(user in able and (op_name(user) in target.compute or wanted[user]) for user in node.users)
+        wanted[node] = any(
+            user in able and (op_name(user) in target.compute or (wanted[user] and user.name not in floats))
+            for user in node.users
+        )
     return wanted
 
 

@@ -184,6 +184,62 @@ def test_squeeze_and_excite_is_int8_throughout() -> None:
         assert found.dynamic == {}
 
 
+def selective(channels: int = 4) -> Callable[[Tensor], Tensor]:
+    """Two branches added with weights that a softmax gives, as in SKNet; each weight scales a map of 64 places."""
+    one, two, squeeze = conv(4, channels), conv(4, channels, 1), nn.Conv2d(channels, 2 * channels, 1)
+    last = conv(channels)
+
+    def net(x: Tensor) -> Tensor:
+        a, b = torch.relu(one(x)), torch.relu(two(x))
+        weights = squeeze((a + b).mean((2, 3), keepdim=True)).reshape(1, 2, channels, 1, 1).softmax(1)
+        return last(a * weights[:, 0] + b * weights[:, 1])
+
+    return net
+
+
+@pytest.mark.parametrize("target", [TFLITE, ONNX], ids=["tflite", "onnx"])
+def test_a_softmax_that_scales_maps_is_rounded_and_the_products_are_int8(target: Target) -> None:
+    graph = graph_of(selective())
+    found = scheme_of(graph, target, target.borders[0])
+    weights = next(node for node in graph.graph.nodes if node.target is torch.ops.aten.softmax.int)
+    assert weights.name in found.values and weights.name not in found.static
+    products = {node.name for node in graph.graph.nodes if node.target is torch.ops.aten.mul.Tensor}
+    assert len(products) == 2 and products <= found.static
+    assert weights.args[0].name not in found.static | {*found.values}  # what it reads is not rounded for it
+    # ONNX Runtime would compute a softmax between codes on codes, the TFLite converter does not
+    assert found.pulled == (((weights.args[0].name, weights.name),) if target is ONNX else ())
+
+
+@pytest.mark.parametrize(("side", "pays"), [(3, False), (4, True)])
+def test_a_softmax_is_rounded_where_each_value_scales_16_or_more(side: int, pays: bool) -> None:
+    one, two = conv(), conv()
+
+    def net(x: Tensor) -> Tensor:
+        x = one(x)[:, :, :side, :side]
+        return two(x * x.mean((2, 3), keepdim=True).softmax(1))
+
+    found = scheme_of(graph_of(net), TFLITE, "mixed")
+    assert ("softmax" in found.values, "mul" in found.static) == (pays, pays)
+
+
+def test_a_softmax_that_something_else_reads_stays_float() -> None:
+    one, two = conv(), conv()
+
+    def net(x: Tensor) -> tuple[Tensor, Tensor]:
+        weights = one(x).mean((2, 3), keepdim=True).softmax(1)
+        return two(one(x) * weights), weights.exp()
+
+    found = scheme_of(graph_of(net), TFLITE, "mixed")
+    assert "softmax" not in found.values and "mul" not in found.static
+
+
+def test_a_softmax_that_scales_a_map_of_its_size_stays_float() -> None:
+    one, two = conv(), conv()
+    graph = graph_of(lambda x: two(one(x) * one(x).softmax(1)))
+    found = scheme_of(graph, TFLITE, "mixed")
+    assert "softmax" not in found.values and "mul" not in found.static
+
+
 def test_hard_swish_lowered_is_int8_and_its_constants_have_codes() -> None:
     first, last = conv(), conv(groups=4)
     found = scheme_of(graph_of(lambda x: last(F.hardswish(first(x))), SHAPE, *TFLITE.lower), TFLITE)
