@@ -12,7 +12,7 @@ from torch import fx
 from shrink.export.onnx_turns import fast_turns, turned
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import DYNAMIC, add_constant, call, constant, copied, replace
-from shrink.graph.plain import order_of
+from shrink.graph.shapes import order_of
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

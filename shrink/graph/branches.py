@@ -212,7 +212,6 @@ def _total(graph_module: fx.GraphModule, node: fx.Node, kernels: Sequence[Branch
     total, *rest = (_written(graph_module, node, kernel) for kernel in kernels)
     for value, sign in [*((one, 1.0) for one in rest), *others]:
         total = call(node, aten.add.Tensor if sign > 0 else aten.sub.Tensor, total, value)
-        total.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])
     return total
 
 
@@ -247,6 +246,4 @@ def _written(graph_module: fx.GraphModule, node: fx.Node, branch: Branch) -> fx.
         weight = add_constant(graph_module, f"{node.name}_weight", branch.weight.contiguous())
         bias = add_constant(graph_module, f"{node.name}_bias", branch.bias.contiguous())
     options = ([*branch.stride], [high // 2, wide // 2], [1, 1], branch.groups)
-    new = call(node, aten.conv2d.default, branch.source, weight, bias, *options)
-    new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])
-    return new
+    return call(node, aten.conv2d.default, branch.source, weight, bias, *options)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.edit import add_constant, constant, is_constant, replace
+from shrink.graph.edit import add_constant, call, constant, is_constant, replace
 from shrink.graph.spelling import rename, unify
 
 aten = torch.ops.aten
@@ -183,12 +183,7 @@ def _fold_into(graph_module: fx.GraphModule, source: fx.Node, scale: Tensor, shi
 def _affine(graph_module: fx.GraphModule, node: fx.Node, source: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
     rank = len(source.meta["val"].shape)
     shape = (1, -1, *[1] * (rank - 2))
-    graph = graph_module.graph
-    with graph.inserting_before(node):
+    with graph_module.graph.inserting_before(node):
         factor = add_constant(graph_module, f"{node.name}_scale", scale.reshape(shape))
         offset = add_constant(graph_module, f"{node.name}_shift", shift.reshape(shape))
-        product = graph.call_function(aten.mul.Tensor, (source, factor))
-        total = graph.call_function(aten.add.Tensor, (product, offset))
-    product.meta.update(layer=node.meta.get("layer", ""))
-    total.meta.update(layer=node.meta.get("layer", ""))
-    return total
+    return call(node, aten.add.Tensor, call(node, aten.mul.Tensor, source, factor), offset)

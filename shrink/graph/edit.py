@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.convolution import times_inputs
+from shrink.graph.shapes import result_of
 
 DYNAMIC = "dynamic"
 """Key in a node's meta: its input is quantized at run time, per "row" or over the whole "tensor".
@@ -109,11 +110,11 @@ def replace(node: fx.Node, by: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def call(at: fx.Node, target: Any, *args: Any) -> fx.Node:
-    """Insert a call before `at`, marked as coming from the same layer."""
+def call(at: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """Insert a call before `at`, marked as coming from the same layer, with its shape and dtype in its meta."""
     with at.graph.inserting_before(at):
-        node = at.graph.call_function(target, args)
-    node.meta.update(layer=at.meta.get("layer", ""))
+        node = at.graph.call_function(target, args, kwargs)
+    node.meta.update(layer=at.meta.get("layer", ""), **result_of(node))
     return node
 
 

@@ -41,6 +41,8 @@ def with_entrance(
     result = copied(graph_module)
     batch, channels, height, width = input_shape(result)
     image = next(node for node in result.graph.nodes if node.op == "placeholder")
+    given = {"NHWC": (batch, height, width, channels), "NCHW": (batch, channels, height, width)}[layout]
+    image.meta["shape"] = given
     levels = next((node for node in result.graph.nodes if node.meta.get(FIXED_RANGE) == LEVELS), None)
     if normalization is not None and levels is not None:
         _connect(result, image, levels, layout, normalization[0])
@@ -52,7 +54,6 @@ def with_entrance(
         for reader in readers:
             reader.replace_input_with(image, value)
     tidy(result)
-    given = {"NHWC": (batch, height, width, channels), "NCHW": (batch, channels, height, width)}[layout]
     annotate_shapes(result, torch.zeros(given))
     return result
 
@@ -96,7 +97,7 @@ def _connect(
     value = _laid_out(image, layout, levels, hold)
     product: Any = levels.args[0]
     if (padded := product.args[0]) is not image:
-        value = _framed(graph_module, value, padded.args[1], image.meta["shape"], mean, levels, hold)
+        value = _framed(graph_module, value, padded.args[1], mean, levels, hold)
     replace(back, value)
 
 
@@ -104,17 +105,16 @@ def _framed(
     graph_module: fx.GraphModule,
     value: fx.Node,
     pads: Sequence[int],
-    shape: Sequence[int],
     mean: Sequence[float],
     at: fx.Node,
     hold: Hold,
 ) -> fx.Node:
-    """`value` of that shape with grey levels of the mean around it, (left, right, top, bottom) of them.
+    """`value`, (1, C, H, W), with grey levels of the mean around it, (left, right, top, bottom) of them.
 
     Constants joined on: channels have unlike means, and no runtime pads with more than one number.
     """
     left, right, top, bottom = [*pads, 0, 0][:4]
-    _, channels, height, width = shape
+    _, channels, height, width = value.meta["shape"]
     border = 255 * torch.tensor(mean, dtype=torch.float64).reshape(1, -1, 1, 1)
     for axis, sizes, high, wide in ((3, (left, right), height, 0), (2, (top, bottom), 0, left + width + right)):
         sides = [border.expand(1, channels, high or size, wide or size) for size in sizes]

@@ -102,7 +102,6 @@ def _move_to_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     with product.graph.inserting_before(product):
         number = add_constant(graph_module, f"{node.name}_factor", value.reshape((1,) * len(gate.meta["shape"])))
     scaled = call(product, aten.mul.Tensor, gate, number)
-    scaled.meta.update(shape=gate.meta["shape"], dtype=gate.meta["dtype"])
     product.replace_input_with(gate, scaled)
     replace(node, product)
     return True

@@ -148,9 +148,7 @@ def _split(node: fx.Node, x: fx.Node, chunks: int, dim: int = 0) -> fx.Node:
 
 
 def _cast(node: fx.Node, x: fx.Node, *_: Any, **__: Any) -> fx.Node:
-    new = call(node, aten._to_copy.default, x)
-    new.kwargs = {"dtype": node.meta["val"].dtype}
-    return new
+    return call(node, aten._to_copy.default, x, dtype=node.meta["val"].dtype)
 
 
 def _copied(node: fx.Node, x: fx.Node, *_: Any, **__: Any) -> fx.Node:

@@ -88,7 +88,6 @@ def lower(
         name, rewrite = wanted[node.target]
         new = rewrite(graph_module, node)
         if new is not None:
-            new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])  # rewrites of its readers ask for them
             replace(node, new)
             fired[name] = fired.get(name, 0) + 1
     _settle(graph_module)

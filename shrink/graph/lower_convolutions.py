@@ -34,7 +34,6 @@ def patches_to_linear(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | 
     with node.graph.inserting_before(node):
         matrix = add_constant(graph_module, f"{node.name}_matrix", constant(graph_module, conv.weight).flatten(1))
     tokens = call(node, aten.linear.default, flat, matrix, conv.bias)
-    tokens.meta.update(shape=(1, rows * columns, out), dtype=torch.float32)
     back = call(node, aten.permute.default, tokens, [0, 2, 1])
     return call(node, aten.reshape.default, back, [1, out, rows, columns])
 
@@ -69,7 +68,6 @@ def _split_multiple(graph_module: fx.GraphModule, node: fx.Node) -> bool:
                 given[1] = add_constant(graph_module, f"{node.name}_bias", bias[:, number].contiguous())
         options = ([*conv.stride], [*conv.padding], [*conv.dilation], conv.groups)
         parts.append(call(node, aten.conv2d.default, conv.x, *given, *options))
-        parts[-1].meta.update(shape=(1, conv.groups, *places), dtype=node.meta["dtype"])
     apart = call(node, aten.reshape.default, call(node, aten.cat.default, parts, 1), [1, count, conv.groups, *places])
     paired = call(node, aten.permute.default, apart, [0, 2, 1, 3, 4])
     replace(node, call(node, aten.reshape.default, paired, [1, out, *places]))

@@ -60,16 +60,13 @@ def taken(node: fx.Node, source: fx.Node, axis: int, places: Tensor) -> fx.Node:
     """The numbers at those places of an axis, computed before a node."""
     stretches, shape = _stretches(places), source.meta["shape"]
     if len(stretches) <= MOST_PARTS:
-        found = joined(node, source, axis, stretches)
-    else:
-        module = node.graph.owning_module
-        assert module is not None
-        with node.graph.inserting_before(node):
-            weights = add_constant(module, f"{node.name}_places", one_hot(places, shape[axis]).float())
-        chosen_last = call(node, aten.linear.default, call(node, aten.transpose.int, source, axis, -1), weights)
-        found = call(node, aten.transpose.int, chosen_last, axis, -1)
-    found.meta["shape"] = (*shape[:axis], len(places), *shape[axis + 1 :])
-    return found
+        return joined(node, source, axis, stretches)
+    module = node.graph.owning_module
+    assert module is not None
+    with node.graph.inserting_before(node):
+        weights = add_constant(module, f"{node.name}_places", one_hot(places, shape[axis]).float())
+    chosen_last = call(node, aten.linear.default, call(node, aten.transpose.int, source, axis, -1), weights)
+    return call(node, aten.transpose.int, chosen_last, axis, -1)
 
 
 def joined(node: fx.Node, source: fx.Node, axis: int, stretches: list[tuple[int, int]]) -> fx.Node:

@@ -14,6 +14,7 @@ from torch import fx
 
 from shrink.graph.edit import call
 from shrink.graph.lower_places import axis_of
+from shrink.graph.shapes import shape_of
 
 aten = torch.ops.aten
 MOST = 4
@@ -24,7 +25,7 @@ def sum_of_few(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A sum over an axis of few places, but the last, as a sum of what is at each."""
     args: tuple[Any, ...] = (*node.args, False)
     x, axes, keep = args[:3]
-    shape = _shape(x)
+    shape = shape_of(x)
     if not isinstance(axes, (list, tuple)) or len(axes) != 1 or node.meta["dtype"] is not torch.float32:
         return None
     axis = axes[0] % len(shape)
@@ -37,28 +38,22 @@ def sum_of_few(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _at(node: fx.Node, x: Any, axis: int, place: int) -> fx.Node:
     """What a value has at one place of an axis, without that axis, computed before a node."""
-    if x.target is aten.stack.default and axis_of(x) % len(_shape(x)) == axis:
+    if x.target is aten.stack.default and axis_of(x) % len(shape_of(x)) == axis:
         part: fx.Node = x.args[0][place]
         return part
     if x.target is aten.mul.Tensor and len(x.users) == 1 and all(_has(factor, x) for factor in x.args):
-        factors = [_at(node, factor, axis, min(place, _shape(factor)[axis] - 1)) for factor in x.args]
+        factors = [_at(node, factor, axis, min(place, shape_of(factor)[axis] - 1)) for factor in x.args]
         return call(node, aten.mul.Tensor, *factors)
-    if x.target is aten.reshape.default and _parts_an_axis(_shape(x.args[0]), _shape(x), axis):
-        size = _shape(x)[axis + 1]
+    if x.target is aten.reshape.default and _parts_an_axis(shape_of(x.args[0]), shape_of(x), axis):
+        size = shape_of(x)[axis + 1]
         return call(node, aten.slice.Tensor, x.args[0], axis, place * size, (place + 1) * size)
     return call(node, aten.select.int, x, axis, place)
 
 
 def _has(factor: object, product: fx.Node) -> bool:
-    return isinstance(factor, fx.Node) and len(_shape(factor)) == len(_shape(product))
+    return isinstance(factor, fx.Node) and len(shape_of(factor)) == len(shape_of(product))
 
 
-def _parts_an_axis(before: tuple[int, ...], shape: tuple[int, ...], axis: int) -> bool:
+def _parts_an_axis(before: list[int], shape: list[int], axis: int) -> bool:
     """Whether a reshape does no more than to part an axis in two: the places of this one, and what is in each."""
-    return before == (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    """Of a value, or none if another rewrite has just made it on the way to what it wrote."""
-    shape: tuple[int, ...] = node.meta.get("shape", ())
-    return shape
+    return before == [*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]]

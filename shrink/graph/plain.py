@@ -14,24 +14,9 @@ import torch
 from torch import fx
 
 from shrink.graph.edit import add_constant, call, constant, is_constant
+from shrink.graph.shapes import shape_of
 
 aten = torch.ops.aten
-
-
-def shape_of(node: fx.Node) -> list[int]:
-    """As the trace or a rewrite has it."""
-    return list(node.meta["val"].shape if "val" in node.meta else node.meta["shape"])
-
-
-def order_of(node: fx.Node) -> list[int]:
-    """For each axis of a permute or transpose the axis of its input that it was."""
-    axes: list[Any] = list(range(len(shape_of(node))))
-    if node.target is aten.permute.default:
-        given: Any = node.args[1]
-        return [axis % len(axes) for axis in given]
-    a, b = (int(axis) for axis in node.args[1:3])  # type: ignore[arg-type]
-    axes[a], axes[b] = axes[b], axes[a]
-    return axes
 
 
 def _pixel_shuffle(node: fx.Node, x: fx.Node, factor: int) -> fx.Node:
@@ -91,10 +76,8 @@ def _roll(node: fx.Node, x: fx.Node, shifts: Any, axes: Any = ()) -> fx.Node | N
     for shift, axis in zip(shifts, axes, strict=True):
         size = shape_of(x)[axis]
         if cut := (size - shift) % size:
-            shape = shape_of(x)
             ends = [call(node, aten.slice.Tensor, x, axis, cut, size), call(node, aten.slice.Tensor, x, axis, 0, cut)]
             x = call(node, aten.cat.default, ends, axis)
-            x.meta.update(shape=shape)
     return x
 
 
@@ -153,9 +136,7 @@ def _interleaved(node: fx.Node, x: fx.Node, times: Any, axis: int | None = None)
     shape = shape_of(x)
     axis %= len(shape)
     apart = call(node, aten.reshape.default, x, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
-    apart.meta["shape"] = (*shape[: axis + 1], 1, *shape[axis + 1 :])
     many = call(node, aten.expand.default, apart, [*shape[: axis + 1], times, *shape[axis + 1 :]])
-    many.meta["shape"] = (*shape[: axis + 1], times, *shape[axis + 1 :])
     return call(node, aten.reshape.default, many, [*shape[:axis], shape[axis] * times, *shape[axis + 1 :]])
 
 

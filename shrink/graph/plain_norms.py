@@ -33,7 +33,6 @@ def _write(graph_module: fx.GraphModule, node: fx.Node, in_float: bool) -> bool:
     if parts is None:
         return False
     new = _normalized(graph_module, node, parts, in_float)
-    new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])
     replace(node, new)
     return True
 

@@ -19,7 +19,8 @@ from torch import fx
 from shrink.graph.clamps import CLAMPS
 from shrink.graph.convolution import pair
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace
-from shrink.graph.plain import PLAIN, order_of, shape_of
+from shrink.graph.plain import PLAIN
+from shrink.graph.shapes import shape_of
 
 aten = torch.ops.aten
 
@@ -226,7 +227,6 @@ def _turn_before_expand(node: fx.Node) -> None:
     if expanded.target is not aten.expand.default or len(shape_of(expanded)) != len(shape_of(expanded.args[0])):
         return
     turned = call(node, node.target, expanded.args[0], *node.args[1:])
-    turned.meta["shape"] = tuple(torch.empty(shape_of(expanded.args[0])).permute(order_of(node)).shape)
     if all(_stretches(user, node, turned) for user in node.users):
         replace(node, turned)
         return

@@ -30,7 +30,6 @@ def write_windows(graph_module: fx.GraphModule) -> int:
         rewrite = WINDOWS.get(node.target)
         new = rewrite(node) if rewrite is not None and node.meta.get("dtype") is torch.float32 else None
         if new is not None:
-            new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])  # its reader may be rewritten, too
             replace(node, new)
             count += 1
     return count
@@ -165,9 +164,7 @@ def surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx
         sides = [edges(pads[place], size)[0], edges(pads[place + 1], size)[1]]
         before, behind = ([_slice(node, x, axis, i, i + 1) for i in rows] for rows in sides)
         if before or behind:
-            shape = _shape(x)
             x = call(node, aten.cat.default, [*before, x, *behind], axis)
-            x.meta["shape"] = (*shape[:axis], size + len(before) + len(behind), *shape[axis + 1 :])
     return x
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from shrink.graph.shapes import order_of
 from shrink.prune.trace import Dims, Trace, argument, at, shape_of
 from shrink.prune.units import STAYS
 
@@ -103,12 +104,8 @@ def _picks(user: fx.Node, node: fx.Node, axis: int) -> bool:
     if user.target in (aten.select.int, aten.unbind.int):
         given: Any = argument(user, 1, "dim", 0)
         return bool(given % rank == axis)
-    if user.target is aten.permute.default:
-        order: Any = argument(user, 1, "dims")
-        return picked(user, [place % rank for place in order].index(axis))
-    if user.target is aten.transpose.int:
-        pair: Any = [place % rank for place in user.args[1:]]  # type: ignore[operator]
-        return picked(user, pair[1 - pair.index(axis)] if axis in pair else axis)
+    if user.target in (aten.permute.default, aten.transpose.int):
+        return picked(user, order_of(user).index(axis))
     if user.target in RESHAPES:
         ahead = [outs for ins, outs in runs(shape_of(node), shape_of(user)) if ins == [axis]]
         return bool(ahead) and len(ahead[0]) == 1 and picked(user, ahead[0][0])

@@ -55,11 +55,7 @@ def _as_slice(node: fx.Node) -> None:
 
 
 def _slice(before: fx.Node, source: fx.Node, cut: Cut) -> fx.Node:
-    part = call(before, aten.slice.Tensor, source, *cut)
-    shape = list(shape_of(source))
-    shape[cut[0]] = cut[2] - cut[1]
-    part.meta.update(shape=tuple(shape), dtype=source.meta["dtype"])
-    return part
+    return call(before, aten.slice.Tensor, source, *cut)
 
 
 def _agreed(node: fx.Node) -> Cut | None:

@@ -86,7 +86,6 @@ def _stop_codes(graph_module: fx.GraphModule, source: fx.Node, reader: fx.Node) 
     """Put a sum in float, which the converter neither pulls codes through nor drops, before a reader."""
     nothing = scalar_like(graph_module, reader, f"{reader.name}_nothing", NOTHING, source)
     stop = call(reader, torch.ops.aten.add.Tensor, source, nothing)
-    stop.meta.update(shape=source.meta["shape"], dtype=source.meta["dtype"])
     reader.replace_input_with(source, stop)
 
 
