@@ -7,7 +7,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,22 +35,19 @@ JOINS = frozenset({"cat.default", "maximum.default", "minimum.default", "where.s
 """Ops all of whose operands the TFLite converter rounds to the codes of one."""
 
 
-def pulled(
-    graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], rounded: Collection[str], target: Target
-) -> Iterator[tuple[str, str]]:
+def pulled(graph: fx.Graph, static: set[fx.Node], values: list[fx.Node], target: Target) -> Iterator[tuple[str, str]]:
     """Where the file would compute on codes what the simulation computes in float: (value, reader)."""
     if target.format == "onnx":
-        return _by_the_runtime(graph, static, rounded, target)
+        return _by_the_runtime(static, values, target)
     return _by_the_converter(graph, static, values, target)
 
 
-def _by_the_runtime(
-    graph: fx.Graph, static: set[fx.Node], rounded: Collection[str], target: Target
-) -> Iterator[tuple[str, str]]:
+def _by_the_runtime(static: set[fx.Node], values: list[fx.Node], target: Target) -> Iterator[tuple[str, str]]:
     """ONNX Runtime has a softmax from codes to codes. A tenth of what it gives is one code too low."""
-    for node in (n for n in graph.nodes if n.name in rounded):
-        if _from_codes(node.args[0], static, target):
-            yield node.args[0].name, node.name
+    for node in (n for n in values if op_name(n) == "softmax.int"):
+        source: Any = node.args[0]
+        if _from_codes(source, static, target):
+            yield source.name, node.name
 
 
 def _by_the_converter(

@@ -77,8 +77,7 @@ def plan_scheme(
             "mixed", dynamic ones for linears and for the convolution that makes tokens of patches.
         floats: names of nodes that stay float amid the others.
     """
-    rounded = _rounded(graph, target)
-    floats = {*floats, *rounded}
+    floats = {*floats, *_rounded(graph, target)}
     able = _available(graph, target, floats)
     wanted = _wanted(graph, target, able, floats)
     ran_dynamic = {n for n in able if border != "static" and _may_be_dynamic(n, able, wanted, target, border)}
@@ -101,7 +100,7 @@ def plan_scheme(
         moved(values, static, (*target.same, *target.view), target),
         {n.name: n.meta[FIXED_RANGE] for n in values if FIXED_RANGE in n.meta},
         frozenset(n.name for n in slow),
-        tuple(dict.fromkeys(pulled(graph, static, values, rounded, target))),
+        tuple(dict.fromkeys(pulled(graph, static, values, target))),
         spare,
         {n.name: clamp_ends(n) for n in values if spare and n in static and op_name(n) in target.clamp},
     )
