@@ -63,7 +63,7 @@ def main(
     """
     names = only or SETS[set_]
     known([name for name in names if ":" not in name], ZOO, "architecture")
-    specs = {name.partition(":")[2] or name: ZOO[name].spec if name in ZOO else name for name in names}
+    specs = {row_name(name): ZOO[name].spec if name in ZOO else name for name in names}
     chosen = [] if quick or peer == ["none"] else known(peer, PEERS, "peer") if peer else list(PEERS)
     files = tuple(known(target, TARGETS, "target") if target else TARGETS)
     asks = {
@@ -118,6 +118,11 @@ def blame(result: dict[str, Any], crash: Failure) -> None:
     for part in result.get("parts", {}).values():
         if part["stage"] and part["failure"] is None:
             part["failure"] = msgspec.to_builtins(crash)
+
+
+def row_name(spec: str) -> str:
+    """A name for the row of a model: that of the zoo, or what its library calls it."""
+    return (spec.partition(":")[2] or spec).partition("?")[0]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from shrink.graph.branches import merge_branches
 from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors, fold_scales, move_to_gates
+from shrink.graph.heads import merge_heads
 from shrink.graph.lower_activations import (
     celu,
     elu,
@@ -50,7 +51,7 @@ from shrink.graph.lower_resizes import resize
 from shrink.graph.lower_selections import select
 from shrink.graph.lower_sums import sum_of_few
 from shrink.graph.masks import deepen_masks
-from shrink.graph.norms import fold_norms, fold_shifts
+from shrink.graph.norms import fold_affines, fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.plain_norms import write_norms
@@ -131,7 +132,9 @@ LAST: dict[str, Whole] = {
     "masks": deepen_masks,
     "scales": fold_scales,
     "norms": fold_norms,
+    "affines": fold_affines,
     "shifts": fold_shifts,
+    "heads": merge_heads,
     "gates": move_to_gates,
 }
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
@@ -227,7 +230,9 @@ DESCRIPTIONS = {
     "scales": "products with one number, or one per channel, moved into the weights before them",
     "gates": "constant factors of a product moved to its smaller side",
     "norms": "scales and shifts of norms moved into the weights after them",
+    "affines": "scales and shifts per channel moved into the weights after them",
     "shifts": "sums with one number moved into the weights after them",
+    "heads": "sums of two linears of one value written as one",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
     "last_softmax": "softmax over another axis written as one over the last",

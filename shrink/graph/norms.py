@@ -28,6 +28,12 @@ def fold_norms(graph_module: fx.GraphModule) -> int:
     return sum([_fold(graph_module, node) for node in reversed(list(graph_module.graph.nodes))])
 
 
+def fold_affines(graph_module: fx.GraphModule) -> int:
+    """The same, but for the shifts of layer norms, which cost nothing where one kernel computes all of the norm."""
+    others = [n for n in graph_module.graph.nodes if n.target is not aten.layer_norm.default]
+    return sum([_fold(graph_module, node) for node in reversed(others)])
+
+
 def fold_shifts(graph_module: fx.GraphModule) -> int:
     """Move sums with a constant of one number into the weights that read them, if all readers can; returns how many."""
     return sum([_fold_shift(graph_module, node) for node in reversed(list(graph_module.graph.nodes))])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from benchmarks.architectures import SETS, ZOO
 from benchmarks.images import make_image
 from benchmarks.randomize import STEADY, randomize, sensitivity, silent
+from benchmarks.zoo import row_name
 from shrink.models import zoo
 
 
@@ -118,3 +119,9 @@ def test_made_images_look_like_photographs_to_the_checks() -> None:
     assert all(neighbour_correlation(image) > UNCORRELATED for image in made)
     assert all(float(image.std()) > 10 for image in made)
     assert len({image.tobytes() for image in made}) == 5
+
+
+def test_a_model_outside_the_list_has_a_row_by_the_name_of_its_library() -> None:
+    assert row_name("timm:resnest14d?pretrained=false") == "resnest14d"
+    assert row_name("torchvision:alexnet") == "alexnet"
+    assert all(row_name(name) == name for name in ZOO)

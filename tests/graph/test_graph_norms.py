@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrink.graph.norms import fold_norms, fold_shifts
+from shrink.graph.norms import fold_affines, fold_norms, fold_shifts
 from shrink.graph.shapes import annotate_shapes
 
 SHAPE = (1, 4, 4, 6)
@@ -63,6 +63,11 @@ def test_a_layer_norm_keeps_its_scale() -> None:
     norm = next(node for node in graph_module.graph.nodes if "layer_norm" in node.name)
     assert norm.args[2] is not None and norm.args[3] is None
     assert fold_norms(graph_module) == 0
+
+
+def test_affines_alone_leave_a_layer_norm_its_shift() -> None:
+    assert rewritten(fold_affines, lambda x: LINEAR(NORM(x)), SHAPE) == 0
+    assert rewritten(fold_affines, lambda x: CONV(x * COLUMN + OFFSET) + LINEAR(NORM(x)).mean(), SHAPE) == 2
 
 
 @pytest.mark.parametrize(
