@@ -147,11 +147,19 @@ def _available(
         elif op_name(node) in target.compute:
             if is_constant(node.args[1]):
                 able.add(node)
-        elif op_name(node) in target.follow or op_name(node) in target.view:
+        elif op_name(node) in target.view or (op_name(node) in target.follow and _slope(node) >= target.least_slope):
             inputs = [n in able for n in activations(node, target)]
             if inputs and (all(inputs) or (any(inputs) and _pulls_codes(node, target))):
                 able.add(node)
     return able
+
+
+def _slope(node: fx.Node) -> float:
+    """By which an op multiplies what is negative; 1 for all but a leaky ReLU."""
+    if op_name(node) != "leaky_relu.default":
+        return 1.0
+    slope: float = (*node.args, *node.kwargs.values(), 0.01)[1]  # type: ignore[assignment]
+    return slope
 
 
 def _pulls_codes(node: fx.Node, target: Target) -> bool:

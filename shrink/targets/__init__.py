@@ -41,6 +41,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     compute: tuple[str, ...] = ()  # ATen ops with weights, run in int8
     follow: tuple[str, ...] = ()  # ATen ops run in int8 between others that are
     view: tuple[str, ...] = ()  # ATen ops that only move 8-bit codes
+    least_slope: float = 0.0  # of a leaky ReLU on codes
     rounded: tuple[str, ...] = ()  # ATen ops in float whose values are rounded where they scale many codes
     same: tuple[str, ...] = ()  # follow ops whose output must keep the scale of their input
     shared: tuple[str, ...] = ()  # follow ops that are faster if it does

@@ -410,6 +410,20 @@ class Windowed(nn.Module):
         return self.head(x.reshape(1, 6, 16, 16).mean((2, 3)))
 
 
+class Leaky(nn.Module):
+    """Leaky ReLUs, as in Darknet and CSPNet, between convolutions, before a sum and before a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.last, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(x), 0.1)
+        x = x + F.leaky_relu(self.body(x))
+        return self.head(F.leaky_relu(self.last(x), 0.1).mean((2, 3)))
+
+
 class Selective(nn.Module):
     """Two branches of unlike reach, each channel weighed between them, as in SKNet."""
 
@@ -443,6 +457,7 @@ NETS: dict[str, type[nn.Module]] = {
     "rejoined": Rejoined,
     "resized": Resized,
     "shuffled": Shuffled,
+    "leaky": Leaky,
     "selective": Selective,
     "sided": Sided,
     "states": States,

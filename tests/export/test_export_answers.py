@@ -47,6 +47,8 @@ QUANTIZED = {
     ("places", "onnx-int8", None): EXACT,
     ("resized", "tflite-int8", None): CODE,
     ("resized", "onnx-int8", None): CODE,
+    ("leaky", "tflite-int8", None): CODE,
+    ("leaky", "onnx-int8", None): EXACT,
     ("selective", "tflite-int8", None): EXACT,
     ("selective", "onnx-int8", None): EXACT,
     ("sided", "tflite-int8", None): EXACT,
@@ -61,7 +63,7 @@ QUANTIZED = {
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
-    "pooled", "chosen", "asked", "windowed", "selective",
+    "pooled", "chosen", "asked", "windowed", "selective", "leaky",
 )  # fmt: skip
 FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 
@@ -173,7 +175,16 @@ def test_clamped_channels_beside_others_cost_no_convolution_its_integers(made: P
     assert not any("pool" in record.op.lower() and record.compute != "int8" for record in records)
 
 
-@pytest.mark.parametrize("net", ["curves", "places", "resized"])
+@pytest.mark.parametrize("target", ["tflite-int8", "onnx-int8"])
+def test_leaky_relus_between_convolutions_take_codes(made: Printer, target: str) -> None:
+    item = made("leaky", target)
+    ops = [record.op for record in inspect_bytes(item.file, item.target.format).records]
+    convolutions = [at for at, op in enumerate(ops) if op in ("CONV_2D", "QLinearConv")]
+    between = set(ops[convolutions[0] : convolutions[-1]])
+    assert between in ({"CONV_2D", "LEAKY_RELU", "ADD"}, {"QLinearConv", "QLinearLeakyRelu", "QLinearAdd"})
+
+
+@pytest.mark.parametrize("net", ["curves", "places", "resized", "leaky"])
 @pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
 def test_layers_that_few_models_have_leave_the_delegate_whole(made: Printer, net: str, target: str) -> None:
     truth = inspect_bytes(made(net, target).file, "tflite").truth

@@ -210,6 +210,21 @@ def test_a_softmax_that_scales_maps_is_rounded_and_the_products_are_int8(target:
     assert found.pulled == (((weights.args[0].name, weights.name),) if target is ONNX else ())
 
 
+@pytest.mark.parametrize(
+    ("target", "slope", "able"),
+    [(TFLITE, 0.01, True), (TFLITE, 0.001, False), (TFLITE, -0.1, False), (ONNX, 0.01, True), (ONNX, 0.001, True)],
+)
+def test_a_leaky_relu_is_int8_where_the_runtime_has_its_slope(target: Target, slope: float, able: bool) -> None:
+    one, two = conv(), conv(groups=2)
+    found = scheme_of(graph_of(lambda x: two(F.leaky_relu(one(x), slope))), target)
+    assert ("leaky_relu" in found.static, "leaky_relu" in found.values) == (able, True)
+
+
+def test_a_leaky_relu_without_a_word_of_its_slope_has_that_of_torch() -> None:
+    one, two = conv(), conv(groups=2)
+    assert "leaky_relu" in scheme_of(graph_of(lambda x: two(torch.ops.aten.leaky_relu(one(x)))), TFLITE).static
+
+
 @pytest.mark.parametrize(("side", "pays"), [(3, False), (4, True)])
 def test_a_softmax_is_rounded_where_each_value_scales_16_or_more(side: int, pays: bool) -> None:
     one, two = conv(), conv()
@@ -247,7 +262,7 @@ def test_hard_swish_lowered_is_int8_and_its_constants_have_codes() -> None:
     assert set(found.values) == {"x_1", "conv2d", "hardswish_three", "hardtanh_default", "mul_tensor", "conv2d_1"}
 
 
-@pytest.mark.parametrize("activation", [F.gelu, F.hardswish, F.silu, torch.tanh, F.leaky_relu])
+@pytest.mark.parametrize("activation", [F.gelu, F.hardswish, F.silu, torch.tanh, F.elu])
 def test_an_activation_that_no_runtime_computes_in_int8_stays_float(activation: Callable[[Tensor], Tensor]) -> None:
     first, last = conv(groups=2), conv(groups=2)
     graph = graph_of(lambda x: last(activation(first(x))))
