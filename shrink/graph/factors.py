@@ -8,12 +8,11 @@ own, so that int8 loses nothing by it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace, scale_outputs, set_constant
+from shrink.graph.shapes import size_of
 from shrink.graph.views import CHANNELS, follow, has_weights, is_view
 
 aten = torch.ops.aten
@@ -96,8 +95,8 @@ def _move_to_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     product, value = found
     parts = product.all_input_nodes
-    gate = min(parts, key=_size)
-    if len(parts) != 2 or any(map(is_constant, parts)) or _size(gate) == _size(product):
+    gate = min(parts, key=size_of)
+    if len(parts) != 2 or any(map(is_constant, parts)) or size_of(gate) == size_of(product):
         return False
     with product.graph.inserting_before(product):
         number = add_constant(graph_module, f"{node.name}_factor", value.reshape((1,) * len(gate.meta["shape"])))
@@ -105,10 +104,6 @@ def _move_to_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     product.replace_input_with(gate, scaled)
     replace(node, product)
     return True
-
-
-def _size(node: fx.Node) -> int:
-    return math.prod(node.meta["shape"])
 
 
 def fold_scales(graph_module: fx.GraphModule) -> int:

@@ -13,15 +13,15 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx
 
+from shrink.graph.branches import SUMS
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace
 
 aten = torch.ops.aten
-SIGNS = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
 
 
 def merge_heads(graph_module: fx.GraphModule) -> int:
     """Write sums of two linears of one value as one linear, in place; returns how many there were."""
-    return sum([_merge(graph_module, node) for node in list(graph_module.graph.nodes) if node.target in SIGNS])
+    return sum([_merge(graph_module, node) for node in list(graph_module.graph.nodes) if node.target in SUMS])
 
 
 def _merge(graph_module: fx.GraphModule, node: fx.Node) -> bool:
@@ -30,7 +30,7 @@ def _merge(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if one.meta["shape"] != other.meta["shape"]:
         return False
-    sign, name = SIGNS[node.target], node.name  # type: ignore[index]
+    sign, name = SUMS[node.target], node.name  # type: ignore[index]
     weight = constant(graph_module, one.args[1]) + sign * constant(graph_module, other.args[1])
     bias = _bias(graph_module, one) + sign * _bias(graph_module, other)
     with node.graph.inserting_before(node):

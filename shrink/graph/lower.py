@@ -51,7 +51,7 @@ from shrink.graph.lower_resizes import resize
 from shrink.graph.lower_selections import select
 from shrink.graph.lower_sums import sum_of_few
 from shrink.graph.masks import deepen_masks
-from shrink.graph.norms import fold_affines, fold_norms, fold_shifts
+from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
 from shrink.graph.pixels import align_to_pixels
 from shrink.graph.plain_norms import write_norms
@@ -132,7 +132,7 @@ LAST: dict[str, Whole] = {
     "masks": deepen_masks,
     "scales": fold_scales,
     "norms": fold_norms,
-    "affines": fold_affines,
+    "affines": partial(fold_norms, layer_norms=False),
     "shifts": fold_shifts,
     "heads": merge_heads,
     "gates": move_to_gates,

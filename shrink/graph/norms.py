@@ -23,15 +23,14 @@ from shrink.graph.views import CHANNELS, Followed, follow, has_weights
 aten = torch.ops.aten
 
 
-def fold_norms(graph_module: fx.GraphModule) -> int:
-    """Move scales and shifts per channel into the weights that read them, if all readers can; returns how many."""
-    return sum([_fold(graph_module, node) for node in reversed(list(graph_module.graph.nodes))])
+def fold_norms(graph_module: fx.GraphModule, *, layer_norms: bool = True) -> int:
+    """Move scales and shifts per channel into the weights that read them, if all readers can; returns how many.
 
-
-def fold_affines(graph_module: fx.GraphModule) -> int:
-    """The same, but for the shifts of layer norms, which cost nothing where one kernel computes all of the norm."""
-    others = [n for n in graph_module.graph.nodes if n.target is not aten.layer_norm.default]
-    return sum([_fold(graph_module, node) for node in reversed(others)])
+    Args:
+        layer_norms: also their shifts, which cost nothing where one kernel computes all of the norm.
+    """
+    nodes = [n for n in graph_module.graph.nodes if layer_norms or n.target is not aten.layer_norm.default]
+    return sum([_fold(graph_module, node) for node in reversed(nodes)])
 
 
 def fold_shifts(graph_module: fx.GraphModule) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,11 @@ def input_shape(graph_module: fx.GraphModule) -> tuple[int, ...]:
 def shape_of(node: fx.Node) -> list[int]:
     """As a rewrite or the trace has it."""
     return list(node.meta["shape"] if "shape" in node.meta else node.meta["val"].shape)
+
+
+def size_of(node: fx.Node) -> int:
+    """How many numbers the value has."""
+    return math.prod(shape_of(node))
 
 
 def order_of(node: fx.Node) -> list[int]:

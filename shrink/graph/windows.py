@@ -15,6 +15,7 @@ from torch import fx
 
 from shrink.graph.convolution import pair
 from shrink.graph.edit import call, replace
+from shrink.graph.shapes import shape_of
 
 aten = torch.ops.aten
 MOST_COPIES = 4
@@ -35,10 +36,6 @@ def write_windows(graph_module: fx.GraphModule) -> int:
     return count
 
 
-def _shape(node: Any) -> list[int]:
-    return list(node.meta["shape"])
-
-
 def _slice(at: fx.Node, x: fx.Node, axis: int, start: int, end: int, step: int = 1) -> fx.Node:
     """x[start:end:step]; the start and the steps apart, for that is how other rules know the latter."""
     found = call(at, aten.slice.Tensor, x, axis, start, end)
@@ -53,7 +50,7 @@ def _windows(node: fx.Node) -> fx.Node:
     """x.unfold(axis, size, step): the windows side by side along the axis, their numbers along a new last one."""
     args: tuple[Any, ...] = node.args
     x, axis, size, step = args
-    shape = _shape(x)
+    shape = shape_of(x)
     axis, rank = axis % len(shape), len(shape)
     order = [*(i for i in range(rank) if i != axis), axis]
     starts = range(0, shape[axis] - size + 1, step)
@@ -72,7 +69,7 @@ def _columns(node: fx.Node) -> fx.Node:
     """
     args: tuple[Any, ...] = node.args
     x, kernel, dilation, padding, stride = args
-    batch, channels, high, wide = _shape(x)
+    batch, channels, high, wide = shape_of(x)
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = (pair(value) for value in (kernel, dilation, padding, stride))
     if ph or pw:
         x = call(node, aten.constant_pad_nd.default, x, [pw, pw, ph, ph], 0.0)
@@ -93,9 +90,9 @@ def _image(node: fx.Node) -> fx.Node | None:
     args: tuple[Any, ...] = node.args
     x, size, kernel, dilation, padding, stride = args
     (high, wide), (kh, kw), (ph, pw), (sh, sw) = (pair(value) for value in (size, kernel, padding, stride))
-    if pair(dilation) != (1, 1) or kh < sh or kw < sw or len(_shape(x)) != 3:
+    if pair(dilation) != (1, 1) or kh < sh or kw < sw or len(shape_of(x)) != 3:
         return None
-    batch, channels = _shape(x)[0], _shape(x)[1] // (kh * kw)
+    batch, channels = shape_of(x)[0], shape_of(x)[1] // (kh * kw)
     rows, columns = (high + 2 * ph - kh) // sh + 1, (wide + 2 * pw - kw) // sw + 1
     down, across = -(-(high + 2 * ph) // sh), -(-(wide + 2 * pw) // sw)  # places of one phase
     x = call(node, aten.reshape.default, x, [batch, channels, kh * kw, rows, columns])
@@ -127,7 +124,7 @@ def _far_maximum(node: fx.Node) -> fx.Node | None:
     x, kernel, stride, padding, dilation, ceil = args + [[], 0, 1, False][len(args) - 2 :]
     if pair(dilation) == (1, 1) or pair(padding) != (0, 0) or ceil:
         return None
-    sizes = zip((2, 3), _shape(node)[2:], pair(kernel), pair(stride or kernel), pair(dilation), strict=True)
+    sizes = zip((2, 3), shape_of(node)[2:], pair(kernel), pair(stride or kernel), pair(dilation), strict=True)
     for axis, places, taps, step, apart in sizes:
         starts = range(0, taps * apart, apart)
         first, *others = [_slice(node, x, axis, start, start + step * (places - 1) + 1, step) for start in starts]
@@ -157,10 +154,10 @@ MODES: Mapping[str, Edges] = {"reflect": _mirrored, "replicate": _repeated, "cir
 
 def surround(node: fx.Node, x: fx.Node, pads: Sequence[int], edges: Edges) -> fx.Node:
     """Put rows of a value around it; `pads` as PyTorch takes them, the last axis first."""
-    rank = len(_shape(x))
+    rank = len(shape_of(x))
     for place in range(0, len(pads), 2):
         axis = rank - 1 - place // 2
-        size = _shape(x)[axis]
+        size = shape_of(x)[axis]
         sides = [edges(pads[place], size)[0], edges(pads[place + 1], size)[1]]
         before, behind = ([_slice(node, x, axis, i, i + 1) for i in rows] for rows in sides)
         if before or behind:

@@ -20,6 +20,7 @@ from shrink.graph.clamps import clamp_ends
 from shrink.graph.convolution import convolution
 from shrink.graph.edit import FIXED_RANGE, KEEP_FLOAT, is_constant
 from shrink.graph.pixels import starts_a_sequence
+from shrink.graph.shapes import size_of
 from shrink.quantize.operands import activations, op_name, operands
 from shrink.quantize.pulled import pulled, touches_codes
 from shrink.targets import Target
@@ -193,13 +194,9 @@ def _only_scales(value: fx.Node, factor: fx.Node, target: Target) -> bool:
     return all(
         _only_scales(user, factor, target)
         if op_name(user) in target.view
-        else op_name(user) == "mul.Tensor" and _size(user) >= MANY_TIMES * _size(factor)
+        else op_name(user) == "mul.Tensor" and size_of(user) >= MANY_TIMES * size_of(factor)
         for user in value.users
     )
-
-
-def _size(node: fx.Node) -> int:
-    return math.prod(node.meta["shape"])
 
 
 def _wanted(graph: fx.Graph, target: Target, able: set[fx.Node], floats: Collection[str]) -> dict[fx.Node, bool]:
@@ -249,7 +246,7 @@ def _is_slow(node: fx.Node, target: Target) -> bool:
     """Whether 8-bit weights with run-time input ranges take longer than float ones, so that one would notice."""
     weight: Any = node.args[1]
     _, *inputs = weight.meta["shape"]
-    return bool(math.prod(inputs) < target.dynamic_inputs and math.prod(node.meta["shape"]) >= MANY)
+    return bool(math.prod(inputs) < target.dynamic_inputs and size_of(node) >= MANY)
 
 
 def _inside(node: fx.Node, able: set[fx.Node], wanted: dict[fx.Node, bool], target: Target) -> bool:
