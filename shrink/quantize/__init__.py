@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx
@@ -17,7 +17,7 @@ from shrink.quantize.learn import Learner
 from shrink.quantize.plan import Plan
 from shrink.quantize.ranges import Range
 from shrink.quantize.rounding import Rounded
-from shrink.quantize.rungs import EFFORTS
+from shrink.quantize.rungs import EFFORTS, Maker
 from shrink.quantize.scheme import Scheme, observable, plan_scheme, run_time_scheme
 from shrink.quantize.sensitivity import Cost, costs
 from shrink.quantize.simulate import simulation
@@ -198,6 +198,7 @@ def choose(
     effort: str = "balanced",
     like: Chosen | None = None,
     workers: int = 1,
+    track: Callable[[Sequence[Maker]], Iterable[Maker]] = iter,
 ) -> Chosen:
     """Climb the ladder.
 
@@ -210,13 +211,14 @@ def choose(
         like: what was chosen for another target; if both files round alike, of ways that are as good the one that it
             went is taken.
         workers: images run side by side.
+        track: shows the progress of a loop over the rungs.
     """
     tools = Tools(target, observed.images, held_out, scores(graph_module, held_out, workers), workers, observed.known)
     starts, larger = _starts(graph_module, observed, target)
     if like is not None and not _rounds_alike(next(iter(starts.values())).scheme, like.state.scheme):
         like = None
     kept = None if like is None else {rung.what for rung in like.rungs if rung.kept}
-    best, rungs = climb({**starts, **larger}, EFFORTS[effort], tools, like=kept, larger=larger)
+    best, rungs = climb({**starts, **larger}, track(EFFORTS[effort]), tools, like=kept, larger=larger)
     return Chosen(best, tools, tuple(rungs))
 
 

@@ -7,10 +7,10 @@ alike answer alike, and two that do not differ in one answer of a hundred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from shrink.quantize.rungs import Proposals
+from shrink.quantize.rungs import Maker
 from shrink.quantize.state import State, Tools
 
 CLEARLY = 0.8  # a slower way must bring the error below this share of the fastest one's
@@ -37,7 +37,7 @@ class Rung:
 
 def climb(
     starts: Mapping[str, State],
-    rungs: Iterable[Callable[[State, Tools], Proposals]],
+    rungs: Iterable[Maker],
     tools: Tools,
     *,
     like: Collection[str] | None = None,

@@ -15,6 +15,9 @@ from shrink.quantize.state import State, Tools, fingerprint
 Proposals = Iterator[tuple[str, State]]
 """What is proposed, in words, and the state."""
 
+Maker = Callable[[State, Tools], Proposals]
+"""A rung: from the best state so far."""
+
 POWERS = {"square": 2.0, "cube": 3.0}
 """Errors that ranges are searched for; cubes mind the large values more, which carry the answer."""
 
@@ -78,7 +81,7 @@ def worst_in_float(state: State, tools: Tools) -> Proposals:
         yield f"left in float: {', '.join(names)}", proposed
 
 
-EFFORTS: Mapping[str, tuple[Callable[[State, Tools], Proposals], ...]] = {
+EFFORTS: Mapping[str, tuple[Maker, ...]] = {
     "fast": (corrected_biases,),
     "balanced": (corrected_biases, equalized, tighter_ranges, rounded_by_effect),
     "thorough": (corrected_biases, equalized, tighter_ranges, rounded_by_effect, worst_in_float),

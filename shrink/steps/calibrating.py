@@ -47,7 +47,7 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
             normalization=(job.model.preprocess.mean, job.model.preprocess.std),
             workers=workers(),
         )
-        for target in stage.track(mine):
+        for target in mine:
             plans[target.name] = quantize.choose(
                 lowered.graph,
                 observed,
@@ -56,6 +56,7 @@ def calibrate(job: Job, graphs: Mapping[Rules, Lowered], skipped: SkipLog, stage
                 effort=job.recipe.quantize,
                 like=next(iter(plans.values()), None),
                 workers=workers(),
+                track=stage.track,
             )
         images = given.count
     return Calibrated(plans, images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shrink import quantize
 from shrink.quantize.ladder import NEARLY, climb
+from shrink.quantize.rungs import EFFORTS
 
 Ways = dict[str, float]
 
@@ -131,3 +132,16 @@ def test_a_table_takes_8_bits_unless_it_is_clearly_closer_in_float(largest: floa
     start = "dynamic ranges next to float ops"
     assert (kept[start], kept[f"{start}, tables in float"]) == (tables == 1, tables == 0)
     assert found.state.tables == tables and any("8 bits: 1" in line for line in found.changes) == bool(tables)
+
+
+def test_progress_is_told_after_every_rung() -> None:
+    graph, seen = graph_of(nn.Sequential(nn.Conv2d(4, 6, 1)), SHAPE), list[Any]()
+
+    def track(rungs: Sequence[Any]) -> Iterator[Any]:
+        for rung in rungs:
+            yield rung
+            seen.append(rung)
+
+    observed = quantize.observe(graph, [ONNX], images(8, SHAPE, seed=4), normalization=((0.5,) * 4, (0.25,) * 4))
+    quantize.choose(graph, observed, ONNX, images(4, SHAPE, seed=9), effort="balanced", track=track)
+    assert seen == list(EFFORTS["balanced"])
