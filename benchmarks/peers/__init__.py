@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import child
-from benchmarks.facts import ROOT
 from benchmarks.rows import Failure, encode, write_whole
 
 LIMIT_SECONDS = 1200.0
@@ -79,7 +78,8 @@ def quantize(name: str, python: str, model: bytes, images: NDArray[np.float32], 
     np.save(paths[1], images)
     paths[2].unlink(missing_ok=True)
     command = [python, str(script), "--model", str(paths[0]), "--images", str(paths[1]), "--recipe", peer.recipe]
-    ended = child.run([*command, "--out", str(paths[2])], cwd=ROOT, scratch=scratch, limit_seconds=LIMIT_SECONDS)
+    # onnxruntime's quantizer leaves files where it runs when it is killed
+    ended = child.run([*command, "--out", str(paths[2])], cwd=scratch, scratch=scratch, limit_seconds=LIMIT_SECONDS)
     failed = child.failure(ended, name)
     if failed is None:
         write_whole(kept_model, paths[2].read_bytes())
