@@ -33,17 +33,20 @@ ZOO: dict[str, Architecture] = {
         *_listed("torchvision", "CNN", """
             mobilenet_v2 resnet18 mobilenet_v3_small mobilenet_v3_large efficientnet_b0 resnet50 resnext50_32x4d
             squeezenet1_1 shufflenet_v2_x1_0 mnasnet1_0 densenet121 googlenet regnet_y_400mf vgg11 regnet_x_400mf
+            alexnet inception_v3
         """),
         *_listed("timm", "CNN", """
             efficientnet_lite0 ghostnetv2_100 mobileone_s0 repvit_m1 mobilenetv4_conv_small fbnetc_100 hardcorenas_a
             tinynet_a lcnet_100 rexnet_100 hrnet_w18_small convnext_tiny convnext_atto repghostnet_100 starnet_s1
             dla34 inception_next_atto hgnetv2_b0 skresnet18 eca_nfnet_l0 mixnet_s ese_vovnet19b_dw convnextv2_atto
             fasternet_t0 tf_efficientnetv2_b0 ghostnetv3_100 gernet_s legacy_seresnet18 efficientnet_es
+            mambaout_femto cspresnet50 res2net50_14w_8s resnetv2_50 darknet53 mobilenetv4_conv_medium
         """),
         *_listed("torchvision", "ViT", "vit_b_16 swin_t"),
         *_listed("timm", "ViT", """
             deit_tiny_patch16_224 vit_tiny_patch16_224 deit3_small_patch16_224 cait_xxs24_224 xcit_nano_12_p16_224
             xcit_tiny_12_p16_224 beit_base_patch16_224 pit_ti_224 crossvit_9_240 eva02_tiny_patch14_224
+            twins_pcpvt_small mvitv2_tiny volo_d1_224
         """),
         *_listed("timm", "hybrid", """
             mobilenetv4_hybrid_medium mobilevit_s mobilevitv2_050 levit_128 efficientformer_l1 efficientformerv2_s0
