@@ -15,14 +15,22 @@ from shrink.errors import LoweringError
 from shrink.graph.edit import constant, is_constant
 
 LARGEST = float(torch.finfo(torch.float16).max)
+EPS = float(torch.finfo(torch.float16).eps)
 TABLE = 4096
 """Numbers in a constant that is added, multiplied or concatenated above which an 8-bit file holds it in 16 bits:
 position biases and masks, as many bytes as the weights of some transformers."""
 
 
 def is_table(numbers: NDArray[np.float32]) -> bool:
-    """Whether a constant that is added, multiplied or concatenated is worth 16 bits in an 8-bit file, and fits."""
-    return numbers.size >= TABLE and float(np.abs(numbers).max()) <= LARGEST
+    """Whether a constant that is added, multiplied or concatenated is worth 16 bits in an 8-bit file, and fits.
+
+    A number per channel is no table: it is the scale or the bias of a layer, and few bytes. Numbers that 16 bits hold
+    with few digits only, as all below 6e-5, do not fit either.
+    """
+    if numbers.size < TABLE or max(numbers.shape) == numbers.size or float(np.abs(numbers).max()) > LARGEST:
+        return False
+    error = numbers.astype(np.float16).astype(np.float32) - numbers
+    return float(np.linalg.norm(error)) <= EPS * float(np.linalg.norm(numbers))
 
 
 def check_half(graph_module: fx.GraphModule) -> None:

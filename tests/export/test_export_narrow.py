@@ -121,6 +121,31 @@ def test_a_table_is_held_in_16_bits_where_it_fits_and_weights_are_not(
 
 
 @pytest.mark.parametrize(("form", "printed"), FORMS)
+def test_a_table_of_numbers_too_small_for_16_bits_stays(
+    form: str, printed: Callable[[fx.GraphModule, bool], bytes]
+) -> None:
+    net = Tables(1.0).eval()
+    net.table.data *= 1e-6
+    graph = capture(net, (1, 3, 40, 40))
+    assert printed(graph, True) == printed(graph, False)
+
+
+@pytest.mark.parametrize(("form", "printed"), FORMS)
+@pytest.mark.parametrize("factor", [1.0, 1e-7])
+def test_numbers_per_channel_stay(form: str, printed: Callable[[fx.GraphModule, bool], bytes], factor: float) -> None:
+    class PerChannel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.shift = (nn.Parameter(torch.rand(4096) * factor) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(1, 4, 4096) * self.scale + self.shift
+
+    graph = capture(PerChannel().eval(), (1, 1, 128, 128))
+    assert printed(graph, True) == printed(graph, False)
+
+
+@pytest.mark.parametrize(("form", "printed"), FORMS)
 def test_a_table_on_a_grid_is_held_in_8_bits_and_nothing_changes(
     form: str, printed: Callable[[fx.GraphModule, bool], bytes]
 ) -> None:
