@@ -96,6 +96,22 @@ class Classic(nn.Module):
         return self.three(F.relu(self.two(F.relu(self.one(x.flatten(1))))))
 
 
+class Wide(nn.Module):
+    """A linear with as many small scales as a table has numbers: AlexNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.last = nn.Conv2d(3, 8, 3, 4), nn.Linear(128, 4096), nn.Linear(4096, 12)
+        self.head = nn.Linear(12, CLASSES)
+        with torch.no_grad():
+            self.wide.weight.mul_(1e-4)
+            self.last.weight.mul_(1e4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.wide(F.relu(self.stem(x)).flatten(1)))
+        return self.head(F.relu(self.last(x)))
+
+
 class Misread(nn.Module):
     """What litert-torch gets wrong: `repeat`, `expand`, `einsum` and a number minus a convolution."""
 
@@ -464,6 +480,7 @@ NETS: dict[str, type[nn.Module]] = {
     "thin": Thin,
     "tokens": Tokens,
     "windowed": Windowed,
+    "wide": Wide,
 }
 
 

@@ -60,6 +60,8 @@ QUANTIZED = {
     ("tokens", "tflite-int8", None): CODE,
     ("windowed", "tflite-int8", None): EXACT,
     ("windowed", "onnx-int8", None): EXACT,
+    ("wide", "tflite-int8", None): EXACT,
+    ("wide", "onnx-int8", None): EXACT,
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
