@@ -50,15 +50,19 @@ def work(study: Study, make: Make, sketch: Sketch, budget: Budget, progress: Pro
         KeyboardInterrupt: the trial that ran is written down as failed.
     """
     start = time.monotonic()
-    while (count := finished(study.entries())) < budget.trials:
+    while True:
         study.end_stale()
+        entries = study.entries()  # one look: what runs in it is not finished in it
+        count, others = finished(entries), _running(entries)
+        if count >= budget.trials:
+            return
         if budget.seconds is not None and time.monotonic() - start >= budget.seconds:
             tell(f"the time is up: {count} of {budget.trials} trials are done")
             return
-        if count + _running(study.entries()) >= budget.trials:
+        if count + len(others) >= budget.trials:
             if not budget.waits:
                 return
-            _wait(study, tell)
+            _wait(study, others, tell)
             continue
         while (point := study.to_sketch()) is not None:
             study.sketched(point, _sketched(point, sketch, progress))
@@ -115,15 +119,14 @@ def finished(entries: list[Entry]) -> int:
     return sum(entry.state in ("done", "given up") for entry in entries)
 
 
-def _running(entries: list[Entry]) -> int:
-    return sum(entry.state == "running" for entry in entries)
+def _running(entries: list[Entry]) -> set[int]:
+    return {entry.number for entry in entries if entry.state == "running"}
 
 
-def _wait(study: Study, tell: Tell) -> None:
-    """Until another worker has ended its trial, or fell silent in it."""
-    others = _running(study.entries())
-    tell(f"  waiting for {others} trial{'s' if others > 1 else ''} of other workers")
-    while _running(study.entries()) == others:
+def _wait(study: Study, others: set[int], tell: Tell) -> None:
+    """Until another worker has ended one of these trials, or fell silent in it."""
+    tell(f"  waiting for {len(others)} trial{'s' if len(others) > 1 else ''} of other workers")
+    while others <= _running(study.entries()):
         time.sleep(study.lease.beat / 4)
         study.end_stale()
 
@@ -134,7 +137,7 @@ def _summary(study: Study, number: int, budget: Budget, seconds: float) -> str:
     mine = next(entry for entry in entries if entry.number == number)
     best, count = winner(study.head.goal, entries), finished(entries)
     took = [entry.seconds for entry in entries if entry.seconds is not None]
-    ahead = max(0, budget.trials - count) * (sum(took) / max(len(took), 1)) / max(1, _running(entries) + 1)
+    ahead = max(0, budget.trials - count) * (sum(took) / max(len(took), 1)) / (len(_running(entries)) + 1)
     if budget.seconds is not None:
         ahead = min(ahead, max(0.0, budget.seconds - seconds))
     so_far = "none keeps the limits yet" if best is None else f"best: trial {best.number}, {describe(best)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,8 @@ from shrink.search import journal
 from shrink.search.front import table
 from shrink.search.goal import Figures, Goal, Look
 from shrink.search.points import Point, Space
-from shrink.search.study import Study, read
+from shrink.search.study import Lease, Study, read
+from shrink.search.trials import Entry
 from shrink.search.work import Budget, work
 
 TRIALS = 40
@@ -225,6 +228,30 @@ def test_a_proposal_waits_for_the_one_before_it_until_its_worker_is_gone(tmp_pat
     assert time.monotonic() - start > LEASE.stale
     assert proposed is not None and proposed[0] > killed.number
     assert study._study.trials[killed.number].state == TrialState.FAIL
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 4])
+def test_who_waits_for_a_trial_that_ends_at_any_moment_goes_home(tmp_path: Path, reads: int) -> None:
+    """The other worker's trial ends right after this one's first, second, ... look at the study."""
+    study, other = (Study(str(tmp_path / "study.journal"), HEAD, seed=0, lease=Lease(beat=0.05)) for _ in range(2))
+    proposed = other.next()
+    assert proposed is not None
+    look, looks = study.entries, itertools.count(1)
+
+    def entries() -> list[Entry]:
+        seen = look()
+        if next(looks) == reads:
+            other.done(proposed[0], result(proposed[1]), 1.0)
+        return seen
+
+    study.entries = entries  # type: ignore[method-assign]
+    told: list[str] = []
+    arguments = (study, lambda *_: pytest.fail("none is left to try"), sketch, Budget(1), Quiet(), told.append)
+    worker = threading.Thread(target=work, args=arguments, daemon=True)
+    worker.start()
+    worker.join(5)
+    assert not worker.is_alive()
+    assert not [line for line in told if "waiting for 0" in line]
 
 
 def test_a_small_space_is_tried_out_and_no_point_twice(tmp_path: Path) -> None:
