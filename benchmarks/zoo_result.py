@@ -47,6 +47,7 @@ class Part(msgspec.Struct, kw_only=True):
     undelegated: tuple[str, ...] = ()
     max_relative_error: float | None = None  # largest score difference / largest score of torch
     noise: float | None = None  # rms score difference / spread of torch's scores between images
+    simulated_noise: float | None = None  # the same of the simulation of an int8 file of ours
     cosine: float | None = None  # of all scores with torch's
     agreement: float | None = None  # share of images with torch's best class
     samples_ms: tuple[float, ...] = ()  # one per round; the same rounds for all files of a format

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks import peers, turns, zoo_times
 from benchmarks.facts import watch_others
@@ -36,7 +37,7 @@ from shrink.graph.capture import capture
 from shrink.inspect.ops import Format, Port
 from shrink.inspect.truth import Inspection, inspect_bytes
 from shrink.models import Model
-from shrink.verify.answers import Candidate, relative_error
+from shrink.verify.answers import Candidate, most_of_rounding, relative_error
 
 FORMATS = ("tflite", "onnx")
 STATISTICS_IMAGES = 32  # that batch norms take their statistics from
@@ -64,7 +65,7 @@ def _measure(ask: Ask, result: Result) -> None:
     judged = Judged.of(model, images.subset(chosen))
     result.parameters = sum(p.numel() for p in model.module.parameters())
     result.input_shape, result.images = model.input_shape, images.name
-    result.sensitivity = relative_error(Judged.answers(model, judged.x * np.float32(1 + MILLIONTH)), judged.wanted)
+    result.sensitivity = relative_error(scores(model.module, judged.x * np.float32(1 + MILLIONTH)), judged.wanted)
     result.distinct_answers = len(np.unique(judged.wanted.argmax(1)))
     files, contents = _ours(ask, result, model, calibration, judged)
     files |= _theirs(ask, result, model, calibration, judged, contents)
@@ -93,13 +94,7 @@ class Judged:
     def of(cls, model: Model, images: Images) -> Judged:
         """One by one, as the files will be run."""
         x = pixels(model, images)
-        return cls(x, cls.answers(model, x))
-
-    @staticmethod
-    def answers(model: Model, x: Floats) -> Floats:
-        """Scores of torch, (n, classes)."""
-        with torch.no_grad():
-            return np.concatenate([model.module(torch.from_numpy(image[None])).numpy() for image in x])
+        return cls(x, scores(model.module, x))
 
 
 def _ours(
@@ -119,6 +114,8 @@ def _ours(
             result.macs = max(result.macs, written.inspection.truth.macs)
             _begin(part, "run", ask, result)
             _judge(part, written.candidate, judged)
+            if written.chosen is not None:
+                check_simulated(part, scores(written.chosen.simulated(), judged.x), judged.wanted)
             files[target.name] = File(written.model, written.candidate)
         _keep(ask, result)
     return files, contents
@@ -226,8 +223,30 @@ def _judge(part: Part, candidate: Candidate, judged: Judged) -> None:
     part.max_relative_error = relative_error(given, wanted)
     part.agreement = float((given.argmax(1) == wanted.argmax(1)).mean())
     part.cosine = float((given * wanted).sum() / max(np.linalg.norm(given) * np.linalg.norm(wanted), 1e-12))
+    part.noise = noise(given, wanted)
+
+
+def scores(module: nn.Module, x: Floats) -> Floats:
+    """What torch answers to images (n, C, H, W), one by one; (n, classes)."""
+    with torch.no_grad():
+        return np.concatenate([module(torch.from_numpy(image[None])).numpy() for image in x])
+
+
+def noise(given: Floats, wanted: Floats) -> float:
+    """Root mean square difference of scores, over the deviation of the wanted ones between images."""
     spread = (wanted - wanted.mean(0)) if len(wanted) > 1 else wanted
-    part.noise = float(np.sqrt(((given - wanted) ** 2).mean() / max((spread**2).mean(), 1e-24)))
+    return float(np.sqrt(((given - wanted) ** 2).mean() / max((spread**2).mean(), 1e-24)))
+
+
+def check_simulated(part: Part, simulated: Floats, wanted: Floats) -> None:
+    """A file that errs much more than its simulation was written wrongly, or its runtime computes it so."""
+    part.simulated_noise = noise(simulated, wanted)
+    if part.noise is None or not part.noise <= most_of_rounding(part.simulated_noise):
+        part.failure = Failure(
+            what="the file errs more than its simulation",
+            why=f"noise {part.noise:.3f}, in the simulation {part.simulated_noise:.3f}",
+            fix="look at its layers with shrink debug",
+        )
 
 
 def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> File | None:
@@ -239,11 +258,11 @@ def _peer(part: Part, name: str, source: bytes, tensors: Floats, ask: Ask) -> Fi
     fmt: Format = "tflite" if peers.PEERS[name].reads.startswith("tflite") else "onnx"
     inspection = inspect_bytes(made.model, fmt, name)
     _describe(part, inspection)
-    image, scores = inspection.contract.inputs[0], inspection.contract.outputs[0]
+    image, logits = inspection.contract.inputs[0], inspection.contract.outputs[0]
     candidate = Candidate(
         open_engine(made.model, fmt),
         Input(layout="NHWC" if fmt == "tflite" else "NCHW", **_tensor(image)),
-        Output(kind="logits", **_tensor(scores)),
+        Output(kind="logits", **_tensor(logits)),
     )
     return File(made.model, candidate)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, fx
 
 from shrink.graph.tables import on_grid
@@ -92,6 +93,10 @@ class Chosen:
         tables = self.state.tables
         return (*_changes(self.plan), *[f"tables in 8 bits: {tables}, computed in float"] * bool(tables))
 
+    def simulated(self) -> fx.GraphModule:
+        """What a file of it computes, in floats that are rounded as the runtime rounds."""
+        return self.state.simulated(self.tools.target)
+
     def learner(self) -> Learner:
         """The same, to be trained."""
         return Learner(self.state, self.tools.target)
@@ -124,6 +129,10 @@ class Chosen:
     def error(self) -> float:
         """Of the scores on the held-out images, root mean square over their standard deviation."""
         return next(rung.error for rung in reversed(self.rungs) if rung.kept)
+
+    def error_of(self, answers: Callable[[Tensor], Tensor]) -> float:
+        """The same of something else, such as a file: of its scores (n, outputs) for images (n, C, H, W)."""
+        return self.tools.error_of(answers(torch.cat(list(self.tools.held_out))))
 
     def costs(self) -> list[Cost]:
         """What every layer with weights costs, the costliest first, judged on a few of the held-out images."""

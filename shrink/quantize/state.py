@@ -47,6 +47,10 @@ class State:
         plan = make_plan(self.scheme, self.ranges, every_row=target.dynamic_rows, rounded=self.rounded)
         return replace(plan, codes=apart_from_ties(self.graph, plan.codes, plan.scheme))
 
+    def simulated(self, target: Target) -> fx.GraphModule:
+        """What a file of it computes, in floats that are rounded as the runtime rounds."""
+        return simulation(apply(self.graph, self.plan(target), wide=target.precision == "int16x8"))
+
     def with_floats(self, target: Target, names: Collection[str]) -> State:
         """This state with more nodes in float."""
         floats = self.floats | set(names)
@@ -77,8 +81,10 @@ class Tools:
 
     def error(self, state: State) -> float:
         """Root mean square difference of the scores over their own deviation."""
-        graph = simulation(apply(state.graph, state.plan(self.target), wide=self.target.precision == "int16x8"))
-        given = scores(graph, self.held_out, self.workers)
+        return self.error_of(scores(state.simulated(self.target), self.held_out, self.workers))
+
+    def error_of(self, given: Tensor) -> float:
+        """The same of scores (n, outputs) for the images that judge."""
         return float((given - self.wanted).square().mean().sqrt() / self.wanted.std().clamp_min(1e-12))
 
 

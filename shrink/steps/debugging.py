@@ -16,8 +16,8 @@ from torch import fx
 from device_runner.bundle import Bundle, open_bundle
 from device_runner.engines import open_engine
 from device_runner.preprocess import encode
-from shrink import quantize, targets
 from shrink import recipe as recipes
+from shrink import targets
 from shrink.data.stream import SkipLog, stream
 from shrink.debug import inside
 from shrink.debug.layers import LayerError, Values, layer_errors
@@ -36,7 +36,7 @@ from shrink.steps.teaching import prepare
 from shrink.steps.threads import one_thread_per_op
 from shrink.steps.verifying import LARGEST_PARITY
 from shrink.steps.writing import Artifact, write
-from shrink.verify.answers import Candidate
+from shrink.verify.answers import Candidate, most_of_rounding
 
 STAGES = 6
 LOST_DB = 10.0  # how much farther; other roundings of halves make about as much noise as quantization did
@@ -44,8 +44,6 @@ MOST_LOST_DB = 25.0  # a value nearer than this is right
 IMAGES = 32  # the steps are compared on
 LAYER_IMAGES = 8  # the layers are
 MOST_QUANTIZATION = 0.10  # relative error of the scores; the demo networks and ImageNet models are at 0.02 to 0.07
-MOST_RUNTIME = 0.05  # of a file against its simulation
-DECORRELATED = 1.5  # times the error of quantization: another rounding of a few halves is soon other noise of that size
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +149,10 @@ def _steps(
             yield step(f"{target.format} graph, rewritten,", rewritten, "the model", model, most=LARGEST_PARITY)
             yield step(f"{target.name} file", written[target.name], "the model", model, most=LARGEST_PARITY)
             continue
-        simulated = _run(_simulated(calibrated.plans[target.name]), x)
+        simulated = _run(calibrated.plans[target.name].simulated(), x)
         yield step(f"{target.name} graph, rewritten,", rewritten, "the model", model, most=LARGEST_PARITY)
         quantized = step(f"{target.name} simulated", simulated, "the model", model, most=MOST_QUANTIZATION)
-        noise[target.name] = max(MOST_RUNTIME, DECORRELATED * quantized.error)
+        noise[target.name] = most_of_rounding(quantized.error)
         yield quantized
         yield step(f"{target.name} file", written[target.name], "the simulation", simulated, most=noise[target.name])
     mine = artifacts[bundle.manifest.target].candidate
@@ -169,15 +167,11 @@ def _run(graph_module: fx.GraphModule, x: NDArray[np.float32]) -> NDArray[np.flo
         return np.concatenate([graph_module(one).numpy() for one in torch.from_numpy(x).unsqueeze(1)])
 
 
-def _simulated(chosen: quantize.Chosen) -> fx.GraphModule:
-    return quantize.simulation(quantize.apply(chosen.graph, chosen.plan))
-
-
 def _layers(item: Artifact, x: NDArray[np.float32], stage: Stage) -> tuple[LayerError, ...]:
     """What every layer adds in the simulation, and how far its value in the file made again is from that."""
     if item.chosen is None:
         return ()
-    simulated = _simulated(item.chosen)
+    simulated = item.chosen.simulated()
     found = layer_errors(item.chosen.graph, simulated, stage.track(torch.from_numpy(x).unsqueeze(1)))
     wanted = list(inside.held(simulated))
     run, values = inside.RUNS[item.target.format](item.model), Values(simulated)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 
@@ -17,7 +18,7 @@ from shrink.steps.loading import Job
 from shrink.steps.remaking import Remade
 from shrink.steps.sanity import FloatModel
 from shrink.steps.writing import Artifact
-from shrink.verify.answers import Answers, collect, relative_error
+from shrink.verify.answers import Answers, collect, most_of_rounding, relative_error
 from shrink.verify.judge import check_answers, judge
 
 BATCH = 32
@@ -61,6 +62,7 @@ def verify(
     notes = (
         *_labels(job, answers),
         *(note for name in wanted for note in _check(job, name, answers)),
+        *(note for item in wanted.values() for note in _unlike_simulation(item)),
         *(_blame(item) for item in failed if item.chosen and item.target.ranges == "mixed"),
     )
     return Verified(answers, accuracy, _parities(job, artifacts, answers, remade), notes)
@@ -78,6 +80,19 @@ def _blame(item: Artifact) -> str:
     error, costs = item.chosen.error, item.chosen.costs()[:BLAMED]
     named = ", ".join(f"{cost.layer} ({cost.error:.1%})" for cost in costs)
     return f"{item.target.name}: its scores err by {error:.1%}; with one layer alone in float the least are {named}"
+
+
+def _unlike_simulation(item: Artifact) -> tuple[str, ...]:
+    """A file that errs much more than quantization alone was written wrongly, or its runtime computes it so."""
+    if item.chosen is None:
+        return ()
+    found = item.chosen.error_of(lambda x: torch.from_numpy(item.candidate.run(x.numpy())))
+    if found <= most_of_rounding(item.chosen.error):
+        return ()
+    return (
+        f"{item.target.name}: its scores err by {found:.1%} on its runtime and by {item.chosen.error:.1%} in the "
+        "simulation, on the same images: the file is not what was quantized; shrink debug names the layer",
+    )
 
 
 def _check(job: Job, name: str, answers: Answers) -> tuple[str, ...]:

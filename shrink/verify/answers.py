@@ -18,6 +18,9 @@ from device_runner.preprocess import encode
 from shrink.data.levels import grey_levels
 from shrink.errors import ArtifactError
 
+LEAST_ERROR = 0.05  # of quantized scores, over the deviation of the float ones, that says something
+DECORRELATED = 1.5  # times the error of quantization: another rounding of a few halves is soon other noise of that size
+
 Floats = NDArray[np.float32]
 Reference = Callable[[Floats], Floats]
 
@@ -105,3 +108,12 @@ def collect(
 def relative_error(given: Floats, wanted: Floats) -> float:
     """Largest difference of any score over the largest score of the reference."""
     return float(np.abs(given - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+
+
+def most_of_rounding(simulated: float) -> float:
+    """Error of a quantized file up to which it only rounds otherwise than its simulation, which errs by `simulated`.
+
+    Both are root mean squares over the deviation of the float scores. A file beyond it was written wrongly, or its
+    runtime computes it so.
+    """
+    return max(LEAST_ERROR, DECORRELATED * simulated)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from device_runner.engines import open_engine
 from device_runner.manifest import Latency, Preprocess
 from shrink import targets
 from shrink.data.images import Arrays, Images, from_source
@@ -22,14 +24,15 @@ from shrink.recipe import ExportRecipe
 from shrink.report.schema import Timing
 from shrink.steps import threads
 from shrink.steps.bundling import is_ours, labels
-from shrink.steps.calibrating import HELD_OUT_EVERY, HELD_OUT_LEAST, HELD_OUT_MOST, _Images, most_held_out
+from shrink.steps.calibrating import HELD_OUT_EVERY, HELD_OUT_LEAST, HELD_OUT_MOST, _Images, calibrate, most_held_out
 from shrink.steps.capturing import capture_model, lower_all
 from shrink.steps.clock import Clock
 from shrink.steps.loading import Job
 from shrink.steps.reporting import _not_faster
 from shrink.steps.sanity import FloatModel, check_float
 from shrink.steps.timing import Timed
-from shrink.steps.verifying import _parity
+from shrink.steps.verifying import _parity, _unlike_simulation
+from shrink.steps.writing import write
 
 GREY = Preprocess(
     color="L", exif=True, resize="exact", size=(8, 8), filter="bilinear", crop=None, mean=(0.0,), std=(1.0,)
@@ -195,6 +198,23 @@ def test_a_float_file_that_answers_something_else_is_noticed(given: list[float])
 
 def test_a_float_file_may_round_otherwise() -> None:
     assert _parity("", np.float32([[1.0, 2.0001]]), np.float32([[1.0, 2.0]])) == pytest.approx(5e-5, rel=0.01)
+
+
+def test_a_file_that_is_not_what_was_quantized_is_noted() -> None:
+    """The scale of the last layer's constants is three times as large in the file."""
+    asked = job(Net(), wanted=("onnx-int8",))
+    graphs = lower_all(asked, capture_model(asked))
+    with Quiet().stage("") as stage:
+        made = write(asked, graphs, calibrate(asked, graphs, SkipLog(), stage), stage)["onnx-int8"]
+    assert _unlike_simulation(made) == ()
+    graph = onnx.load_from_string(made.model)
+    stored = {held.name: held for held in graph.graph.initializer}
+    weights = [node for node in graph.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored]
+    scale = stored[weights[-1].input[1]]
+    scale.CopyFrom(onnx.numpy_helper.from_array(3 * onnx.numpy_helper.to_array(scale), scale.name))
+    engine = open_engine(graph.SerializeToString(), "onnx", engine=made.candidate.engine.name)
+    (note,) = _unlike_simulation(replace(made, candidate=replace(made.candidate, engine=engine)))
+    assert note.startswith("onnx-int8: its scores err by ") and "the file is not what was quantized" in note
 
 
 # --- reporting
