@@ -454,12 +454,31 @@ class Selective(nn.Module):
         return self.head(F.relu(self.last((both * weights).sum(1))).mean((2, 3)))
 
 
+class Dual(nn.Module):
+    """Dual-path blocks: some channels are summed, others join, and a ReLU over all of them starts the next block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
+        self.first = nn.ModuleList([nn.Conv2d(wide, 8, 1) for wide in (12, 16, 20)])
+        self.second = nn.ModuleList([nn.Conv2d(8, 12, 3, padding=1) for _ in range(3)])
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for first, second in zip(self.first, self.second, strict=True):
+            y = second(F.relu(first(x)))
+            x = F.relu(torch.cat([x[:, :8] + y[:, :8], x[:, 8:], y[:, 8:]], 1))
+        return self.head(x.mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "asked": Asked,
     "between": Between,
     "cnn": Cnn,
     "curves": Curves,
     "dense": Dense,
+    "dual": Dual,
     "gated": Gated,
     "vit": Vit,
     "chosen": Chosen,

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from shrink.export.clamps import without_clamps
+from shrink.graph.shapes import annotate_shapes
 
 aten, quantized = torch.ops.aten, torch.ops.quantized_decomposed
 
@@ -23,7 +24,12 @@ def between_codes(clamp: object, *ends: float, zero: int, scale: float = 0.02) -
         found = graph.call_function(quantized.quantize_per_tensor.default, (found, *args, -128, 127, torch.int8))
         found = graph.call_function(quantized.dequantize_per_tensor.default, (found, *args, -128, 127, torch.int8))
     graph.output(found)
-    return fx.GraphModule(torch.nn.Module(), graph)
+    return with_shapes(fx.GraphModule(torch.nn.Module(), graph))
+
+
+def with_shapes(graph_module: fx.GraphModule) -> fx.GraphModule:
+    annotate_shapes(graph_module, torch.zeros(5000))
+    return graph_module
 
 
 def clamps(graph_module: fx.GraphModule) -> int:
@@ -55,6 +61,37 @@ def test_codes_that_reach_further_leave_it(clamp: object, ends: tuple[float, ...
     found = without_clamps(graph_module)
     x = torch.linspace(-9, 9, 5000)
     assert clamps(found) == 1 and torch.equal(found(x), graph_module(x))
+
+
+@pytest.mark.parametrize("zero", [-127, -34, 0, 100])
+@pytest.mark.parametrize("scale", [0.02, 0.001, 0.7])
+def test_a_relu_before_codes_that_reach_below_it_has_a_sum_to_be_fused_into(zero: int, scale: float) -> None:
+    graph_module = between_codes(aten.relu.default, zero=zero, scale=scale)
+    found = without_clamps(graph_module)
+    x = torch.linspace(-9, 9, 5000)
+    (relu,) = (node for node in found.graph.nodes if node.target is aten.relu.default)
+    assert relu.args[0].target is aten.add.Tensor and torch.equal(found(x), graph_module(x))
+
+
+def test_every_reader_of_a_clamp_is_seen_to_alone() -> None:
+    """Codes that begin at 0, others, and floats."""
+
+    def answer(x: Tensor) -> tuple[Tensor, ...]:
+        ends = (-128, 127, torch.int8)
+        codes = quantized.quantize_per_tensor.default(x, 0.05, 3, *ends)
+        positive = F.relu(quantized.dequantize_per_tensor.default(codes, 0.05, 3, *ends))
+        two = [quantized.quantize_per_tensor.default(positive, 0.02, zero, *ends) for zero in (-128, -5)]
+        return *two, positive
+
+    graph_module = with_shapes(torch.fx.experimental.proxy_tensor.make_fx(answer)(torch.zeros(5000)))
+    found, x = without_clamps(graph_module), torch.linspace(-9, 9, 5000)
+    relus = [node for node in found.graph.nodes if node.target is aten.relu.default]
+    sources = {relu.args[0].target: next(iter(relu.users)).op for relu in relus}
+    assert sources == {
+        aten.add.Tensor: "call_function",  # codes
+        quantized.dequantize_per_tensor.default: "output",
+    }
+    assert all(torch.equal(a, b) for a, b in zip(found(x), graph_module(x), strict=True))
 
 
 def test_a_clamp_that_answers_in_float_stays() -> None:
