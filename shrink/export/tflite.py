@@ -19,6 +19,7 @@ from shrink.export.flatbuffer import compact, parse
 from shrink.export.float_ops import in_float
 from shrink.export.hybrid import read_codes, strict
 from shrink.export.int16 import Key, Numbers, widen
+from shrink.export.joins import short_joins
 from shrink.export.names import Codes
 from shrink.export.narrow import check_half
 from shrink.export.pads import pads_in_place
@@ -82,7 +83,7 @@ def to_tflite(graph_module: fx.GraphModule, *, quantized: bool, form: Form = For
     narrow = quantized and form.wide is None
     rewrites = (
         (quantized, read_codes), (narrow, narrow_tables), (True, join_products), (mixed, in_float),
-        (form.half, halve_tflite),
+        (form.half, halve_tflite), (not form.only_codes, short_joins),
     )  # fmt: skip
     for wanted, rewrite in rewrites:
         model = rewrite(model) if wanted else model

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
             exactly one tensor as output.
     """
     module.eval()
+    _check_python(module)
     example = torch.zeros(input_shape)
     try:
         with torch.no_grad():
@@ -53,6 +55,17 @@ def capture(module: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     clean(graph_module)
     annotate_shapes(graph_module, example)
     return graph_module
+
+
+def _check_python(module: nn.Module) -> None:
+    """Refuse compiled parts: torch.export follows Python code only."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"layer {name!r} is TorchScript" if name else "the model is TorchScript",
+                "it holds compiled code, which torch.export cannot follow",
+                "build it without torch.jit.script or torch.jit.trace, and load its weights from a state_dict",
+            )
 
 
 def _plain_call(graph_module: fx.GraphModule) -> None:
@@ -112,7 +125,7 @@ def _explain(error: Exception, module: nn.Module) -> CaptureError:
 def _place(error: Exception, module: nn.Module) -> tuple[str, str]:
     """The deepest line of the user's own code in the traceback: where it is, and its layer and text; or nothing."""
     layers = {id(part): name for name, part in module.named_modules()}
-    forwards = (getattr(type(part).forward, "__code__", None) for part in module.modules())
+    forwards = (getattr(getattr_static(type(part), "forward"), "__code__", None) for part in module.modules())
     files = {code.co_filename for code in forwards if code and not code.co_filename.startswith(TORCH)}
     for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
         code = frame.f_code

@@ -50,6 +50,7 @@ from shrink.graph.lower_pools import across_channels, average_pool, pool_padding
 from shrink.graph.lower_resizes import resize
 from shrink.graph.lower_selections import select
 from shrink.graph.lower_sums import sum_of_few
+from shrink.graph.lower_views import view_last
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms, fold_shifts
 from shrink.graph.orders import fold_orders
@@ -136,6 +137,7 @@ LAST: dict[str, Whole] = {
     "shifts": fold_shifts,
     "heads": merge_heads,
     "gates": move_to_gates,
+    "views": view_last,
 }
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
@@ -232,6 +234,7 @@ DESCRIPTIONS = {
     "norms": "scales and shifts of norms moved into the weights after them",
     "affines": "scales and shifts per channel moved into the weights after them",
     "shifts": "sums with one number moved into the weights after them",
+    "views": "sums and products of two values that are viewed alike computed before the view",
     "heads": "sums of two linears of one value written as one",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",

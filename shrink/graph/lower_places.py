@@ -88,7 +88,7 @@ def short_cats(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A concatenation of many parts as one of few that goes on from what an earlier one has joined.
 
     A dense block joins all that came before once for every layer; each begins with what the one before it joined. A
-    lonely long one stays: the converter would join again what nobody else reads apart.
+    lonely long one stays: the converter would join again what nobody else reads apart. `export.joins` sees to it.
     """
     parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
     axis = axis_of(node)

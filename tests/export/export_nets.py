@@ -472,6 +472,40 @@ class Dual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Paired(nn.Module):
+    """Pairs of channels are summed, and what they give is read twice, as in FishNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.near = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.down = nn.BatchNorm2d(16), nn.Conv2d(16, 8, 1)
+        self.last_norm, self.last = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.cat([x, self.near(F.relu(x))], 1)
+        y = self.down(F.relu(self.norm(x))) + x.reshape(1, 8, 2, *x.shape[2:]).sum(2)
+        y = self.last(F.relu(self.last_norm(y))) + y
+        return self.head(F.relu(y).mean((2, 3)))
+
+
+class Joined(nn.Module):
+    """All that seven layers gave is joined at once, as in VoVNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(size, size + 1, 3, padding=1) for size in range(6, 13))
+        self.last, self.head = nn.Conv2d(6 + sum(range(7, 14)), 8, 1), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [F.relu(self.stem(x))]
+        for layer in self.layers:
+            parts.append(F.relu(layer(parts[-1])))
+        return self.head(F.relu(self.last(torch.cat(parts, 1))).mean((2, 3)))
+
+
 NETS: dict[str, type[nn.Module]] = {
     "asked": Asked,
     "between": Between,
@@ -492,7 +526,9 @@ NETS: dict[str, type[nn.Module]] = {
     "rejoined": Rejoined,
     "resized": Resized,
     "shuffled": Shuffled,
+    "joined": Joined,
     "leaky": Leaky,
+    "paired": Paired,
     "selective": Selective,
     "sided": Sided,
     "states": States,

@@ -50,6 +50,9 @@ QUANTIZED = {
     ("places", "onnx-int8", None): EXACT,
     ("resized", "tflite-int8", None): CODE,
     ("resized", "onnx-int8", None): CODE,
+    ("joined", "tflite-int8", None): EXACT,
+    ("paired", "tflite-int8", None): CODE,
+    ("paired", "onnx-int8", None): EXACT,
     ("leaky", "tflite-int8", None): CODE,
     ("leaky", "onnx-int8", None): EXACT,
     ("selective", "tflite-int8", None): EXACT,
@@ -68,7 +71,7 @@ QUANTIZED = {
 }
 IN_FLOAT = (
     "cnn", "vit", "misread", "products", "gated", "tokens", "thin", "curves", "places", "resized", "sided", "states",
-    "pooled", "chosen", "asked", "windowed", "selective", "leaky",
+    "pooled", "chosen", "asked", "windowed", "selective", "leaky", "joined", "paired", "dual",
 )  # fmt: skip
 FLOAT = [(net, form) for net in IN_FLOAT for form in ("tflite-fp32", "onnx-fp32")]
 
@@ -189,7 +192,7 @@ def test_leaky_relus_between_convolutions_take_codes(made: Printer, target: str)
     assert between in ({"CONV_2D", "LEAKY_RELU", "ADD"}, {"QLinearConv", "QLinearLeakyRelu", "QLinearAdd"})
 
 
-@pytest.mark.parametrize("net", ["curves", "places", "resized", "leaky", "dual"])
+@pytest.mark.parametrize("net", ["curves", "places", "resized", "leaky", "dual", "joined", "paired"])
 @pytest.mark.parametrize("target", ["tflite-fp32", "tflite-int8"])
 def test_layers_that_few_models_have_leave_the_delegate_whole(made: Printer, net: str, target: str) -> None:
     truth = inspect_bytes(made(net, target).file, "tflite").truth

@@ -202,3 +202,32 @@ def test_capture_switches_to_inference_mode() -> None:
     module = NETS["plain"]().train()
     capture(module, SHAPE)
     assert not any(part.training for part in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.Sequential(nn.ReLU()))), "layer '1' is TorchScript"),
+        (torch.jit.trace(nn.Conv2d(3, 4, 3).eval(), torch.zeros(SHAPE)), "the model is TorchScript"),
+    ],
+)
+def test_compiled_code_is_refused(module: nn.Module, what: str) -> None:
+    with pytest.raises(CaptureError, match=what) as caught:
+        capture(module, SHAPE)
+    assert "state_dict" in caught.value.fix
+
+
+def test_an_error_is_placed_beside_a_forward_that_is_no_function() -> None:
+    """As torch.jit gives its modules one: looking it up on the class already fails."""
+
+    class Odd:
+        def __get__(self, module: object, kind: object) -> object:
+            if module is None:
+                raise AttributeError
+            return lambda x: x.unknown()
+
+    class Part(nn.Module):
+        forward = Odd()
+
+    with pytest.raises(CaptureError, match="cannot be captured"):
+        capture(nn.Sequential(Part()), SHAPE)

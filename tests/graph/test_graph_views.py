@@ -1,0 +1,59 @@
+"""What two values that are viewed alike give is computed before the view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from graph_nets import traced
+from test_graph_lower import same
+from torch import Tensor
+
+from shrink.graph.lower import lower
+from shrink.graph.shapes import annotate_shapes
+
+SHAPE = (1, 6, 4, 5)
+Function = Callable[[Tensor], Tensor]
+
+
+def viewed(function: Function) -> list[str]:
+    """The ops after the rewrite, which answer as before."""
+    graph_module = traced(function, SHAPE)
+    annotate_shapes(graph_module, torch.zeros(SHAPE))
+    lower(graph_module, ["views"])
+    return same(graph_module, function)
+
+
+@pytest.mark.parametrize(
+    ("function", "ops"),
+    [
+        (lambda x: x[:, 1] + x[:, -2], ["slice.Tensor", "slice.Tensor", "add.Tensor", "reshape.default"]),
+        (lambda x: x.flatten(2) * x.exp().flatten(2), ["exp.default", "mul.Tensor", "reshape.default"]),
+        (lambda x: torch.sub(x.reshape(1, 2, 3, 4, 5), x.exp().reshape(1, 2, 3, 4, 5), alpha=2), None),
+        (lambda x: x.reshape(1, 2, 3, 4, 5)[:, :, 0] + x.reshape(1, 2, 3, 4, 5)[:, :, 2], None),
+        (lambda x: x[:, :, 1] + x[:, :, 2] - x[:, :, -1], None),
+        (lambda x: x.exp()[..., 0] / x.exp()[..., 1], None),
+        (lambda x: torch.maximum(x[:, 0], x[:, 1]), None),
+    ],
+)
+def test_what_is_viewed_alike_is_viewed_after(function: Function, ops: list[str] | None) -> None:
+    found = viewed(function)
+    assert found == ops or (ops is None and found[-1] == "reshape.default" and "select.int" not in found), found
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[:, :1].flatten(2) * x.flatten(2),  # one is stretched
+        lambda x: x[:, 0] + x[:, 1:].mean(1),  # one is no view
+        lambda x: x.reshape(1, 6, 20) + x.transpose(2, 3).reshape(1, 6, 20),  # from two shapes
+        lambda x: x.transpose(2, 3).flatten(2) + 1,
+    ],
+)
+def test_what_is_viewed_otherwise_stays(function: Function) -> None:
+    graph_module = traced(function, SHAPE)
+    annotate_shapes(graph_module, torch.zeros(SHAPE))
+    before = [node.target for node in graph_module.graph.nodes]
+    lower(graph_module, ["views"])
+    assert [node.target for node in graph_module.graph.nodes] == before
