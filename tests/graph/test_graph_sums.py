@@ -11,7 +11,6 @@ from test_graph_lower import same
 from torch import Tensor
 
 from shrink.graph.lower import lower
-from shrink.graph.shapes import annotate_shapes
 
 SHAPE = (1, 6, 5, 7)
 Function = Callable[[Tensor], Tensor]
@@ -20,7 +19,6 @@ Function = Callable[[Tensor], Tensor]
 def summed(function: Function) -> list[str]:
     """The ops after the rewrite, which answer as before."""
     graph_module = traced(function, SHAPE)
-    annotate_shapes(graph_module, torch.zeros(SHAPE))
     lower(graph_module, ["few_terms"])
     return same(graph_module, function)
 
@@ -73,7 +71,6 @@ def test_a_product_that_another_rule_wrote_is_selected_from(act: str) -> None:
         return parts
 
     graph_module = traced(function, SHAPE)
-    annotate_shapes(graph_module, torch.zeros(SHAPE))
     lower(graph_module, ["silu", "hard_swish", "hard_sigmoid", "activations", "few_terms"])
     assert "sum.dim_IntList" not in same(graph_module, function)
 

@@ -11,7 +11,6 @@ from test_graph_lower import same
 from torch import Tensor
 
 from shrink.graph.lower import lower
-from shrink.graph.shapes import annotate_shapes
 
 SHAPE = (1, 6, 4, 5)
 Function = Callable[[Tensor], Tensor]
@@ -20,7 +19,6 @@ Function = Callable[[Tensor], Tensor]
 def viewed(function: Function) -> list[str]:
     """The ops after the rewrite, which answer as before."""
     graph_module = traced(function, SHAPE)
-    annotate_shapes(graph_module, torch.zeros(SHAPE))
     lower(graph_module, ["views"])
     return same(graph_module, function)
 
@@ -53,7 +51,6 @@ def test_what_is_viewed_alike_is_viewed_after(function: Function, ops: list[str]
 )
 def test_what_is_viewed_otherwise_stays(function: Function) -> None:
     graph_module = traced(function, SHAPE)
-    annotate_shapes(graph_module, torch.zeros(SHAPE))
     before = [node.target for node in graph_module.graph.nodes]
     lower(graph_module, ["views"])
     assert [node.target for node in graph_module.graph.nodes] == before
