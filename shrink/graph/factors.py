@@ -29,7 +29,7 @@ LINEAR = {
     aten.select.int,
 }
 """Ops f of one activation with f(c x) = c f(x)."""
-POSITIVE = {aten.relu.default, aten.leaky_relu.default}
+POSITIVE = {aten.relu.default, aten.leaky_relu.default, aten.max_pool2d.default}
 """Ops f of one activation with f(c x) = c f(x) for c > 0."""
 
 
@@ -41,7 +41,8 @@ def fold_factors(graph_module: fx.GraphModule) -> int:
         if factor is None:
             continue
         source, value = factor
-        if node.users and all(_absorbs(user, node) for user in node.users):
+        positive = bool(value > 0)
+        if node.users and all(_absorbs(user, node, positive) for user in node.users):
             for user in list(node.users):
                 _absorb(graph_module, user, node, value)
             replace(node, source)
@@ -65,11 +66,15 @@ def with_constant(graph_module: fx.GraphModule, node: fx.Node, op: object) -> tu
     return None
 
 
-def _absorbs(user: fx.Node, source: fx.Node) -> bool:
+def _absorbs(user: fx.Node, source: fx.Node, positive: bool) -> bool:
     if user.target in CHANNELS:
         return user.args[0] is source and is_constant(user.args[1])
-    passes_on = user.target in LINEAR or (user.target is aten.mul.Tensor and user.args[0] is not user.args[1])
-    return passes_on and bool(user.users) and all(_absorbs(reader, user) for reader in user.users)
+    passes_on = (
+        user.target in LINEAR
+        or (positive and user.target in POSITIVE)
+        or (user.target is aten.mul.Tensor and user.args[0] is not user.args[1])
+    )
+    return passes_on and bool(user.users) and all(_absorbs(reader, user, positive) for reader in user.users)
 
 
 def _absorb(graph_module: fx.GraphModule, user: fx.Node, source: fx.Node, value: Tensor) -> None:

@@ -18,6 +18,7 @@ from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors, fold_scales, move_to_gates
 from shrink.graph.heads import merge_heads
+from shrink.graph.linear_parts import TILE, split_linears
 from shrink.graph.lower_activations import (
     celu,
     elu,
@@ -49,7 +50,7 @@ from shrink.graph.lower_places import every_other, nearest, pad_with, piece, sho
 from shrink.graph.lower_pools import across_channels, average_pool, pool_padding, pool_to_mean
 from shrink.graph.lower_resizes import resize
 from shrink.graph.lower_selections import select
-from shrink.graph.lower_sums import sum_of_few
+from shrink.graph.lower_sums import mean_of_stacked, sum_of_few
 from shrink.graph.lower_views import view_last
 from shrink.graph.masks import deepen_masks
 from shrink.graph.norms import fold_norms, fold_shifts
@@ -138,6 +139,8 @@ LAST: dict[str, Whole] = {
     "heads": merge_heads,
     "gates": move_to_gates,
     "views": view_last,
+    "linear_parts": split_linears,
+    "linear_tiles": partial(split_linears, tile=TILE),
 }
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
@@ -200,7 +203,7 @@ RULES: dict[str, dict[object, Rewrite]] = {
         ),
         resize,
     ),
-    "few_terms": {aten.sum.dim_IntList: sum_of_few},
+    "few_terms": {aten.sum.dim_IntList: sum_of_few, aten.mean.dim: mean_of_stacked},
     "attention": {aten.scaled_dot_product_attention.default: attention},
 }
 
@@ -235,6 +238,8 @@ DESCRIPTIONS = {
     "affines": "scales and shifts per channel moved into the weights after them",
     "shifts": "sums with one number moved into the weights after them",
     "views": "sums and products of two values that are viewed alike computed before the view",
+    "linear_parts": "linears that are only read in parts written as one per part",
+    "linear_tiles": "linears that are only read in parts written as one per part",
     "heads": "sums of two linears of one value written as one",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",
@@ -244,6 +249,6 @@ DESCRIPTIONS = {
     "nearest": "nearest resizes written as concatenations or selections",
     "selections": "places of an axis, or all in reverse, written as slices or as a linear",
     "resizes": "bicubic resizes, and those that filter against aliasing, written as a linear along each axis",
-    "few_terms": "sums over an axis of few places written as sums of what is at each",
+    "few_terms": "sums over an axis of few places, and averages of what was stacked, written as sums of the parts",
     "attention": "written as matmul, softmax, matmul",
 }

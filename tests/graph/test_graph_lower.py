@@ -514,7 +514,8 @@ def test_a_factor_goes_through_what_is_linear(way: Callable[[Tensor], Tensor]) -
 def test_a_factor_goes_to_all_readers_or_to_none() -> None:
     one, two = conv(), conv()
     assert factors(lambda x: one(y := x * THIRD) + two(y)) == 1
-    assert factors(lambda x: one(y := x * THIRD) + torch.relu(two(torch.relu(y)))) == 0
+    assert factors(lambda x: one(y := x * THIRD) + torch.relu(two(torch.relu(y)))) == 1
+    assert factors(lambda x: one(y := x * THIRD) + torch.relu(two(torch.tanh(y)))) == 0
     assert factors(lambda x: one(y := x * THIRD).sum() + y) == 0
 
 
@@ -532,15 +533,28 @@ def test_chained_factors_fold_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     "between",
     [
-        lambda x: torch.relu(x),
+        torch.relu,
+        lambda x: F.max_pool2d(x, 3, 1, 1),
+        lambda x: F.leaky_relu(x, 0.2).flatten(2).reshape(1, 3, 16, 16),
+    ],
+    ids=["relu", "max pool", "leaky relu"],
+)
+def test_a_factor_above_0_goes_through_what_keeps_the_sign(between: Callable[[Tensor], Tensor]) -> None:
+    one = conv()
+    assert factors(lambda x: one(between((x - 1) * THIRD))) == 1
+    assert factors(lambda x: one(between((x - 1) * -THIRD))) == 0
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
         lambda x: x + 1,
         lambda x: x + x.mean(),
         lambda x: torch.cat([x[:, :1], x[:, 1:]], 1),
-        lambda x: F.max_pool2d(x, 3, 1, 1),
         lambda x: x * x,
         lambda x: x.softmax(1),
     ],
-    ids=["relu", "add a number", "add", "cat", "max pool", "square", "softmax"],
+    ids=["add a number", "add", "cat", "square", "softmax"],
 )
 def test_a_reader_that_cannot_absorb_keeps_the_factor(between: Callable[[Tensor], Tensor]) -> None:
     one = conv()

@@ -76,6 +76,33 @@ def test_a_product_that_another_rule_wrote_is_selected_from(act: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("function", "spelling"),
+    [
+        (lambda x: torch.stack([x, x.relu(), x * x]).mean(0), ["relu", "mul", "add", "add", "mul"]),
+        (lambda x: torch.stack([x.relu(), x], 3).mean(-2, keepdim=True), ["relu", "add", "mul", "unsqueeze"]),
+        (lambda x: torch.stack([x, x.relu()], -1).mean((4,)), ["relu", "add", "mul"]),
+        (lambda x: torch.stack([x.relu()]).mean(0).exp(), ["relu", "exp"]),
+    ],
+)
+def test_an_average_of_what_was_stacked_is_a_sum_of_parts(function: Function, spelling: list[str]) -> None:
+    assert sorted(op.split(".")[0] for op in summed(function)) == sorted(spelling)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mean((2, 3)),
+        lambda x: torch.stack([x, x.relu()], 1).mean(2),  # another axis
+        lambda x: torch.stack([x, x.relu()], 1).mean((1, 2)),
+        lambda x: torch.stack([x] * 5, 1).mean(1),
+        lambda x: x.reshape(1, 2, 3, 35).mean(1),
+    ],
+)
+def test_other_averages_stay(function: Function) -> None:
+    assert "mean.dim" in summed(function)
+
+
+@pytest.mark.parametrize(
     "function",
     [
         lambda x: x.sum(1),  # many places
