@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from shrink.graph.edit import add_constant, call, constant, is_constant, replace, scale_outputs, set_constant
-from shrink.graph.shapes import size_of
+from shrink.graph.shapes import shape_of, size_of
 from shrink.graph.views import CHANNELS, follow, has_weights, is_view
 
 aten = torch.ops.aten
@@ -31,6 +31,7 @@ LINEAR = {
 """Ops f of one activation with f(c x) = c f(x)."""
 POSITIVE = {aten.relu.default, aten.leaky_relu.default, aten.max_pool2d.default}
 """Ops f of one activation with f(c x) = c f(x) for c > 0."""
+PRODUCTS = {aten.matmul.default, aten.bmm.default}
 
 
 def fold_factors(graph_module: fx.GraphModule) -> int:
@@ -113,7 +114,29 @@ def _move_to_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 def fold_scales(graph_module: fx.GraphModule) -> int:
     """Remove products with a constant that has a number per channel of the weights before, or one; returns how many."""
-    return sum([_fold_scale(graph_module, node) for node in list(graph_module.graph.nodes)])
+    nodes = list(graph_module.graph.nodes)
+    return sum([_fold_scale(graph_module, node) or _fold_before_product(graph_module, node) for node in nodes])
+
+
+def _fold_before_product(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the weights before one side of a matrix product took in a number times it: c (Q K) = (c Q) K."""
+    found = _factor(graph_module, node)
+    if found is None or found[0].target not in PRODUCTS or len(found[0].users) != 1:
+        return False
+    product, value = found
+    for place, side in enumerate(product.args):
+        if not isinstance(side, fx.Node) or is_constant(side):
+            continue
+        with product.graph.inserting_before(product):
+            number = add_constant(graph_module, f"{node.name}_before", value.reshape((1,) * len(shape_of(side))))
+        scaled = call(product, aten.mul.Tensor, side, number)
+        product.update_arg(place, scaled)
+        if _fold_scale(graph_module, scaled):
+            replace(node, product)
+            return True
+        product.update_arg(place, side)
+        product.graph.erase_node(scaled)
+    return False
 
 
 def _fold_scale(graph_module: fx.GraphModule, node: fx.Node) -> bool:

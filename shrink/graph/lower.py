@@ -18,7 +18,7 @@ from shrink.graph.clean import tidy
 from shrink.graph.edit import replace
 from shrink.graph.factors import fold_factors, fold_scales, move_to_gates
 from shrink.graph.heads import merge_heads
-from shrink.graph.linear_parts import TILE, split_linears
+from shrink.graph.linear_parts import LARGE, TILE, split_linears
 from shrink.graph.lower_activations import (
     celu,
     elu,
@@ -140,7 +140,7 @@ LAST: dict[str, Whole] = {
     "gates": move_to_gates,
     "views": view_last,
     "linear_parts": split_linears,
-    "linear_tiles": partial(split_linears, tile=TILE),
+    "large_parts": partial(split_linears, tile=TILE, least=LARGE),
 }
 """Rewrites that look at more than one op, each once, before and after the others; they say how often they fired."""
 
@@ -239,7 +239,7 @@ DESCRIPTIONS = {
     "shifts": "sums with one number moved into the weights after them",
     "views": "sums and products of two values that are viewed alike computed before the view",
     "linear_parts": "linears that are only read in parts written as one per part",
-    "linear_tiles": "linears that are only read in parts written as one per part",
+    "large_parts": "large linears that are only read in parts written as one per part",
     "heads": "sums of two linears of one value written as one",
     "big_depthwise": "depthwise convolutions of many taps written as sums of smaller ones",
     "numbers": "number operands written as constants, divisions as products",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from graph_nets import answer, images, lively, traced
+from graph_nets import answer, images, lively, ops, traced
 from test_graph_lower import same
 from torch import Tensor, nn
 
@@ -18,10 +18,10 @@ LINEAR, BARE = (lively(module, seed) for seed, module in enumerate([nn.Linear(24
 Function = Callable[[Tensor], Tensor]
 
 
-def parted(function: Function, rule: str = "linear_parts") -> list[str]:
+def parted(function: Function) -> list[str]:
     """The ops after the rewrite, which answer as before."""
     graph_module = traced(function, SHAPE)
-    lower(graph_module, ["pieces", rule])
+    lower(graph_module, ["pieces", "linear_parts"])
     return same(graph_module, function)
 
 
@@ -59,9 +59,9 @@ def mamba_out(x: Tensor) -> Tensor:
     ],
 )
 def test_parts_are_linears_of_their_own(function: Function, linears: int) -> None:
-    ops = parted(function)
-    assert ops.count("linear.default") == linears
-    assert not {"select.int", "slice.Tensor", "split.Tensor"} & set(ops), ops
+    found = parted(function)
+    assert found.count("linear.default") == linears
+    assert not {"select.int", "slice.Tensor", "split.Tensor"} & set(found), found
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,19 @@ def test_what_is_read_otherwise_stays(function: Function) -> None:
     assert parted(function).count("linear.default") == 1
 
 
-@pytest.mark.parametrize(("width", "linears"), [(64, 2), (128, 2), (96, 1)])
-def test_parts_that_would_be_computed_beside_nothing_stay(width: int, linears: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "width", "linears"),
+    [(1100, 64, 2), (1100, 128, 2), (1100, 96, 1), (1000, 64, 1)],
+    ids=["tiles", "more tiles", "no tiles", "small"],
+)
+def test_parts_that_pay_in_some_runtimes_only(tokens: int, width: int, linears: int) -> None:
     def function(x: Tensor) -> Tensor:
         return (y := LINEAR(x))[..., :width].mean() * y[..., width:]
 
-    assert parted(function, "linear_tiles").count("linear.default") == linears
-    assert parted(function).count("linear.default") == 2
+    for rule, wanted in (("large_parts", linears), ("linear_parts", 2)):
+        graph_module = traced(function, (1, tokens, 24))
+        lower(graph_module, ["pieces", rule])
+        assert ops(graph_module).count("linear.default") == wanted
 
 
 class Attending(nn.Module):

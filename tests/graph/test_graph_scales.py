@@ -54,6 +54,28 @@ def test_weights_take_in_a_number_per_channel(function: Callable[[Tensor], Tenso
     assert folded(function) == 1
 
 
+QUARTER = torch.tensor(0.25)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda x: (LINEAR(x) @ LINEAR(x.exp()).transpose(-2, -1)) * QUARTER, 1),
+        (lambda x: (x.transpose(2, 3) @ LINEAR(x)) * QUARTER, 1),  # the other side has no weights
+        (lambda x: (y := LINEAR(x).split(2, -1))[0] @ y[1].transpose(2, 3) * QUARTER, 1),
+        (lambda x: torch.bmm(BARE(x).flatten(2), x.reshape(1, 24, 3)) * QUARTER, 1),
+        (lambda x: LINEAR(x) @ LINEAR(x).transpose(2, 3) * QUARTER * torch.tensor(2.0), 2),
+        (lambda x: (y := LINEAR(x)) @ y.transpose(2, 3) * QUARTER, 0),  # would be scaled twice
+        (lambda x: (y := LINEAR(x)) @ x * QUARTER + y.mean(), 0),  # read as it is, too
+        (lambda x: (y := x.transpose(2, 3) @ LINEAR(x)) * QUARTER + y, 0),
+        (lambda x: (x.transpose(2, 3) @ x.exp()) * QUARTER, 0),
+        (lambda x: LINEAR(x) @ x * torch.arange(6.0), 0),  # a number for each column
+    ],
+)
+def test_weights_before_a_matrix_product_take_in_a_number(function: Callable[[Tensor], Tensor], count: int) -> None:
+    assert folded(function) == count
+
+
 def test_several_go_in_one_after_the_other() -> None:
     assert folded(lambda x: (CONV(x) * COLUMN).flatten(2).transpose(1, 2) * PER) == 2
 
