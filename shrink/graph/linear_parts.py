@@ -22,6 +22,8 @@ from shrink.graph.views import has_weights
 aten = torch.ops.aten
 LEAST = 16
 """Outputs of a part."""
+MOST = 4
+"""Parts, as of queries, keys, values and a gate; of more, each a small product, none was measured."""
 TILE = 64
 """Outputs that XNNPACK computes at once with AMX; it takes as long for fewer."""
 LARGE = 200_000
@@ -73,7 +75,7 @@ def _split(graph_module: fx.GraphModule, linear: fx.Node, tile: int) -> bool:
     whole = _View(shape, len(shape) - 1, tuple(range(len(shape))))
     parts = list(_parts(linear, whole))
     sizes = [_size(part) for part in parts if part is not None]
-    if len(parts) < 2 or None in parts or min(sizes) < LEAST or sum(sizes) > shape[-1]:
+    if not 2 <= len(parts) <= MOST or None in parts or min(sizes) < LEAST or sum(sizes) > shape[-1]:
         return False
     if any(size % tile for size in sizes):
         return False

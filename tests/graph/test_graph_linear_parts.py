@@ -73,6 +73,7 @@ def test_parts_are_linears_of_their_own(function: Function, linears: int) -> Non
         lambda x: (y := LINEAR(x))[..., :128] * y[..., 64:],  # some outputs twice
         lambda x: (y := LINEAR(x))[..., :8] * y[..., 8:16],  # few outputs
         lambda x: (y := LINEAR(x))[..., ::2] * y[..., 1::2],
+        lambda x: sum(LINEAR(x).reshape(2, 6, 12, 16).unbind(2)),  # many parts
         lambda x: (y := LINEAR(x).transpose(1, 2).reshape(2, 2, 96, 6))[:, 0] * y[:, 1],
         lambda x: (y := nn.functional.linear(x, x.mean() * LINEAR.weight))[..., :96] * y[..., 96:],
     ],
