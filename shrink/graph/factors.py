@@ -154,6 +154,8 @@ def _fold_scale(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     followed = follow(weighted, CHANNELS[weighted.target])
     labels = followed.labels[source]
     assert isinstance(labels, Tensor)
+    if any(size not in (1, there) for size, there in zip(factor.shape[::-1], labels.shape[::-1], strict=False)):
+        return False  # numbers for the places of a pool, which are fewer than those before it
     factor = factor.expand_as(labels)
     factors = torch.ones(followed.count)
     factors[labels] = factor

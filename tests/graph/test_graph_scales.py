@@ -48,6 +48,7 @@ def folded(function: Callable[[Tensor], Tensor]) -> int:
         lambda x: LINEAR(x).roll(1, -1) * PER,
         lambda x: torch.relu(CONV(x)) * torch.tensor(1.5),
         lambda x: F.leaky_relu(LINEAR(x).transpose(1, 2), 0.1) * (PER.abs() + 1),
+        lambda x: F.max_pool2d(CONV(x), (1, 2), 1) * (COLUMN.abs() + 1),
     ],
 )
 def test_weights_take_in_a_number_per_channel(function: Callable[[Tensor], Tensor]) -> None:
@@ -92,6 +93,7 @@ def test_several_go_in_one_after_the_other() -> None:
         lambda x: torch.relu(CONV(x)) * COLUMN,
         lambda x: torch.relu(CONV(x)) * torch.tensor(-1.5),
         lambda x: torch.relu(CONV(x)) * torch.tensor(0.0),
+        lambda x: F.max_pool2d(CONV(x), (1, 2), 1) * torch.tensor([1.0, 2.0]),  # along the width, after the pool
         lambda x: (y := torch.relu(CONV(x))) * torch.tensor(1.5) + y,
         lambda x: torch.relu(y := CONV(x)) * torch.tensor(1.5) + y,
         lambda x: F.relu6(CONV(x)) * torch.tensor(1.5),
