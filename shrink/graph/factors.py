@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from shrink.graph.edit import add_constant, call, constant, is_constant, replace, scale_outputs, set_constant
-from shrink.graph.shapes import shape_of, size_of
+from shrink.graph.edit import call, constant, is_constant, replace, scalar_like, scale_outputs, set_constant
+from shrink.graph.shapes import size_of
 from shrink.graph.views import CHANNELS, follow, has_weights, is_view
 
 aten = torch.ops.aten
@@ -104,8 +104,7 @@ def _move_to_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     gate = min(parts, key=size_of)
     if len(parts) != 2 or any(map(is_constant, parts)) or size_of(gate) == size_of(product):
         return False
-    with product.graph.inserting_before(product):
-        number = add_constant(graph_module, f"{node.name}_factor", value.reshape((1,) * len(gate.meta["shape"])))
+    number = scalar_like(graph_module, product, f"{node.name}_factor", float(value), gate)
     scaled = call(product, aten.mul.Tensor, gate, number)
     product.replace_input_with(gate, scaled)
     replace(node, product)
@@ -127,8 +126,7 @@ def _fold_before_product(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     for place, side in enumerate(product.args):
         if not isinstance(side, fx.Node) or is_constant(side):
             continue
-        with product.graph.inserting_before(product):
-            number = add_constant(graph_module, f"{node.name}_before", value.reshape((1,) * len(shape_of(side))))
+        number = scalar_like(graph_module, product, f"{node.name}_before", float(value), side)
         scaled = call(product, aten.mul.Tensor, side, number)
         product.update_arg(place, scaled)
         if _fold_scale(graph_module, scaled):

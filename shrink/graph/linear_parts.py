@@ -7,15 +7,14 @@ a linear for each writes them where they are read. Its weights are rows of the o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import fx
 
-from shrink.graph.edit import add_constant, call, constant
-from shrink.graph.edit import replace as put
+from shrink.graph.edit import add_constant, call, constant, replace
 from shrink.graph.shapes import order_of, shape_of, size_of
 from shrink.graph.views import has_weights
 
@@ -48,6 +47,9 @@ class _View:
     positions: int
     axes: tuple[int | None, ...]
 
+    def seen_as(self, axes: tuple[int | None, ...]) -> _View:
+        return _View(self.shape, self.positions, axes)
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -73,15 +75,15 @@ def split_linears(graph_module: fx.GraphModule, *, tile: int = 1, least: int = 0
 def _split(graph_module: fx.GraphModule, linear: fx.Node, tile: int) -> bool:
     shape = tuple(shape_of(linear))
     whole = _View(shape, len(shape) - 1, tuple(range(len(shape))))
-    parts = list(_parts(linear, whole))
-    sizes = [_size(part) for part in parts if part is not None]
-    if not 2 <= len(parts) <= MOST or None in parts or min(sizes) < LEAST or sum(sizes) > shape[-1]:
+    read = list(_parts(linear, whole))
+    parts = [part for part in read if part is not None]
+    sizes = [_size(part) for part in parts]
+    if len(parts) < len(read) or not 2 <= len(parts) <= MOST or sum(sizes) > shape[-1]:
         return False
-    if any(size % tile for size in sizes):
+    if any(size < LEAST or size % tile for size in sizes):
         return False
     for part in parts:
-        assert part is not None
-        put(part.node, _alone(graph_module, linear, part))
+        replace(part.node, _alone(graph_module, linear, part))
     return True
 
 
@@ -105,13 +107,13 @@ def _seen(user: fx.Node, view: _View) -> _View | None:
     """The view that a reshape, or another order of the axes, makes of a view."""
     args: Sequence[Any] = user.args
     if user.target in (aten.permute.default, aten.transpose.int):
-        return replace(view, axes=tuple(view.axes[axis] for axis in order_of(user)))
+        return view.seen_as(tuple(view.axes[axis] for axis in order_of(user)))
     if user.target is aten.unsqueeze.default:
         axis = args[1] % (len(view.axes) + 1)
-        return replace(view, axes=(*view.axes[:axis], None, *view.axes[axis:]))
+        return view.seen_as((*view.axes[:axis], None, *view.axes[axis:]))
     if user.target is aten.squeeze.dim:
         axis = args[1] % len(view.axes)
-        return replace(view, axes=(*view.axes[:axis], *view.axes[axis + 1 :])) if view.axes[axis] is None else None
+        return view.seen_as((*view.axes[:axis], *view.axes[axis + 1 :])) if view.axes[axis] is None else None
     if user.target is aten.reshape.default and view.axes == tuple(range(len(view.shape))):
         return _reshaped(view, tuple(shape_of(user)))
     return None
@@ -159,12 +161,11 @@ def _alone(graph_module: fx.GraphModule, linear: fx.Node, part: _Part) -> fx.Nod
         kept.remove(part.axis)
         del shape[part.axis]
         kept = [axis - (axis > part.axis) for axis in kept]
-    steps = (
-        (aten.reshape.default, shape, shape_of(found)),
-        (aten.permute.default, kept, sorted(kept)),
-    )
-    for op, wanted, is_now in steps:
-        found = call(part.node, op, found, wanted) if wanted != is_now else found
-    if shape_of(found) != shape_of(part.node):
-        found = call(part.node, aten.reshape.default, found, shape_of(part.node))
-    return found
+    found = _shaped(part.node, found, shape)
+    if kept != sorted(kept):
+        found = call(part.node, aten.permute.default, found, kept)
+    return _shaped(part.node, found, shape_of(part.node))
+
+
+def _shaped(at: fx.Node, value: fx.Node, shape: list[int]) -> fx.Node:
+    return value if shape_of(value) == shape else call(at, aten.reshape.default, value, shape)

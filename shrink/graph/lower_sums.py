@@ -8,6 +8,7 @@ Runtimes add two maps far faster than they sum over an axis between others, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -25,38 +26,50 @@ MOST = 4
 
 def sum_of_few(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A sum over an axis of few places, but the last, as a sum of what is at each."""
-    args: tuple[Any, ...] = (*node.args, False)
-    x, axes, keep = args[:3]
+    x, axis = _summed(node)
     shape = shape_of(x)
-    if not isinstance(axes, (list, tuple)) or len(axes) != 1 or node.meta["dtype"] is not torch.float32:
+    if axis in (None, len(shape) - 1) or not 1 < shape[axis] <= MOST or node.meta["dtype"] is not torch.float32:
         return None
-    axis = axes[0] % len(shape)
-    if axis == len(shape) - 1 or not 1 < shape[axis] <= MOST or node.kwargs:
-        return None
-    parts = [_at(node, x, axis, place) for place in range(shape[axis])]
-    total = reduce(partial(call, node, aten.add.Tensor), parts)
-    return call(node, aten.unsqueeze.default, total, axis) if keep else total
+    return _kept(node, _total(node, [_at(node, x, axis, place) for place in range(shape[axis])]), axis)
 
 
 def mean_of_stacked(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """An average over what was stacked, as a sum of the parts times a number, or as the one part."""
-    args: tuple[Any, ...] = (*node.args, False)
-    x, axes, keep = args[:3]
-    if x.target is not aten.stack.default or not isinstance(axes, (list, tuple)) or len(axes) != 1 or node.kwargs:
+    x, axis = _summed(node)
+    if axis is None or not _is_stacked(x, axis) or len(x.args[0]) > MOST:
         return None
-    parts, axis = x.args[0], axis_of(x) % len(shape_of(x))
-    if axis != axes[0] % len(shape_of(x)) or len(parts) > MOST:
-        return None
-    total = reduce(partial(call, node, aten.add.Tensor), parts)
+    parts = x.args[0]
+    total = _total(node, parts)
     if len(parts) > 1:
-        share = scalar_like(graph_module, node, f"{node.name}_share", 1 / len(parts), parts[0])
+        share = scalar_like(graph_module, node, f"{node.name}_share", 1 / len(parts), total)
         total = call(node, aten.mul.Tensor, total, share)
-    return call(node, aten.unsqueeze.default, total, axis) if keep else total
+    return _kept(node, total, axis)
+
+
+def _summed(node: fx.Node) -> tuple[Any, Any]:
+    """What a sum or an average is of, and its axis; None if it is over several, or in another dtype."""
+    args: tuple[Any, ...] = (*node.args, None)
+    x, axes = args[:2]
+    one = isinstance(axes, (list, tuple)) and len(axes) == 1 and not node.kwargs
+    return x, axes[0] % len(shape_of(x)) if one else None
+
+
+def _total(node: fx.Node, parts: Sequence[fx.Node]) -> fx.Node:
+    return reduce(partial(call, node, aten.add.Tensor), parts)
+
+
+def _kept(node: fx.Node, found: fx.Node, axis: int) -> fx.Node:
+    """With the axis, if the op that it stands for keeps it."""
+    return call(node, aten.unsqueeze.default, found, axis) if (*node.args, False)[2] else found
+
+
+def _is_stacked(x: fx.Node, axis: int) -> bool:
+    return x.target is aten.stack.default and axis_of(x) % len(shape_of(x)) == axis
 
 
 def _at(node: fx.Node, x: Any, axis: int, place: int) -> fx.Node:
     """What a value has at one place of an axis, without that axis, computed before a node."""
-    if x.target is aten.stack.default and axis_of(x) % len(shape_of(x)) == axis:
+    if _is_stacked(x, axis):
         part: fx.Node = x.args[0][place]
         return part
     if x.target is aten.mul.Tensor and len(x.users) == 1 and all(_has(factor, x) for factor in x.args):

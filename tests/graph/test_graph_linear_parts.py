@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from graph_nets import answer, images, lively, ops, traced
-from test_graph_lower import same
+from test_graph_lower import lowered
 from torch import Tensor, nn
 
 from shrink.graph.capture import capture
@@ -19,10 +19,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def parted(function: Function) -> list[str]:
-    """The ops after the rewrite, which answer as before."""
-    graph_module = traced(function, SHAPE)
-    lower(graph_module, ["pieces", "linear_parts"])
-    return same(graph_module, function)
+    return lowered(function, "pieces linear_parts", SHAPE)
 
 
 def vit(x: Tensor) -> Tensor:

@@ -41,9 +41,10 @@ def same(
     return ops(graph_module)
 
 
-def lowered(function: Callable[[Tensor], Any], rule: str, shape: tuple[int, ...] = SHAPE) -> list[str]:
+def lowered(function: Callable[[Tensor], Any], rules: str, shape: tuple[int, ...] = SHAPE) -> list[str]:
+    """The ops after those rewrites, which answer as before."""
     graph_module = traced(function, shape)
-    lower(graph_module, [rule])
+    lower(graph_module, rules.split())
     return same(graph_module, function)
 
 

@@ -9,7 +9,7 @@ import torch
 from graph_nets import answer, images, ops, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_graph_lower import same
+from test_graph_lower import lowered, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,9 +107,7 @@ def test_a_nearest_resize_takes_the_places_that_torch_takes(
 ) -> None:
     """Copies, of which few stretches are kept, or slices and products where places are left out."""
     layer = nn.Upsample(size=(rows, columns), mode=mode)
-    graph_module = traced(layer, (1, 2, high, wide))
-    lower(graph_module, ["nearest"])
-    found = same(graph_module, layer)
+    found = lowered(layer, "nearest", (1, 2, high, wide))
     assert not any("upsample" in op for op in found)
     larger = rows >= high and columns >= wide
     assert "index_select.default" not in found

@@ -6,21 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from graph_nets import traced
-from test_graph_lower import same
+from test_graph_lower import lowered
 from torch import Tensor
-
-from shrink.graph.lower import lower
 
 SHAPE = (1, 6, 5, 7)
 Function = Callable[[Tensor], Tensor]
 
 
 def summed(function: Function) -> list[str]:
-    """The ops after the rewrite, which answer as before."""
-    graph_module = traced(function, SHAPE)
-    lower(graph_module, ["few_terms"])
-    return same(graph_module, function)
+    return lowered(function, "few_terms", SHAPE)
 
 
 def weighed(x: Tensor) -> Tensor:
@@ -70,9 +64,7 @@ def test_a_product_that_another_rule_wrote_is_selected_from(act: str) -> None:
         parts: Tensor = getattr(torch.nn.functional, act)(x.reshape(1, 2, 3, 5, 7)).sum(1)
         return parts
 
-    graph_module = traced(function, SHAPE)
-    lower(graph_module, ["silu", "hard_swish", "hard_sigmoid", "activations", "few_terms"])
-    assert "sum.dim_IntList" not in same(graph_module, function)
+    assert "sum.dim_IntList" not in lowered(function, "silu hard_swish hard_sigmoid activations few_terms", SHAPE)
 
 
 @pytest.mark.parametrize(
