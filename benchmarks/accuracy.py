@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 
 from benchmarks import report
@@ -55,6 +56,7 @@ class Trained:
     weights: str  # in {shared}/data/weights
     data: str  # "cifar10" or "photographs"
     preprocess: str  # TOML
+    sabotaged: bool = False  # channels rescaled, see `sabotage`
 
 
 ROWS = {
@@ -63,6 +65,9 @@ ROWS = {
     ),
     "resnet56": Trained(
         "{shared}/data/models.py:resnet56", "cifar10_resnet56_akamaster.pt", "cifar10", CIFAR_PREPROCESS
+    ),
+    "resnet20_sabotaged": Trained(
+        "{shared}/data/models.py:resnet20", "cifar10_resnet20_akamaster.pt", "cifar10", CIFAR_PREPROCESS, sabotaged=True
     ),
     "efficientnet_lite0": Trained(
         "timm:tf_efficientnet_lite0", "imagenet_tf_efficientnet_lite0.pt", "photographs", _imagenet_preprocess(256)
@@ -102,10 +107,25 @@ def measure(name: str, targets: tuple[str, ...], limit: int, shared: Path, scrat
     recipe = scratch / "recipe.toml"
     recipe.write_text(row.preprocess, encoding="utf-8")
     arguments = [row.model.format(shared=shared), "--recipe", str(recipe)]
-    arguments += ["--checkpoint", str(shared / "data" / "weights" / row.weights)]
+    weights = shared / "data" / "weights" / row.weights
+    arguments += ["--checkpoint", str(sabotage(weights, scratch / "sabotaged.pt") if row.sabotaged else weights)]
     arguments += cifar(shared, scratch, limit) if row.data == "cifar10" else split_photographs(shared, scratch, limit)
     arguments += [word for target in targets for word in ("--target", target)]
     return export(arguments, scratch, data_name=row.data, model_name=name)
+
+
+def sabotage(weights: Path, out: Path) -> Path:
+    """The weights of a network with blocks of conv1, bn1, ReLU, conv2 that answers the same, but with the channels
+    between the two multiplied by 0.01 to 100, so that one range for all of them leaves most no codes."""
+    state = torch.load(weights, weights_only=True)
+    for name in [name for name in state if name.endswith(".conv2.weight")]:
+        norm = name.replace(".conv2.weight", ".bn1")
+        factors = torch.logspace(-2, 2, state[name].shape[1])
+        state[f"{norm}.weight"] = state[f"{norm}.weight"] * factors
+        state[f"{norm}.bias"] = state[f"{norm}.bias"] * factors
+        state[name] = state[name] / factors[:, None, None]
+    torch.save(state, out)
+    return out
 
 
 def cifar(shared: Path, scratch: Path, limit: int) -> list[str]:
